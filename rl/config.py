@@ -1,0 +1,282 @@
+"""The configuration of a run: types, ranges and units. YAML under configs/ holds every value; there is no default here.
+
+An unknown key and a forgotten key are therefore both faults, and nothing that decides a run is hidden from its record.
+A configuration is read with `model_validate_json`, either from Hydra's composed YAML (launch/compose.py) or from the
+config.json of a run, so that every rank reads the same JSON. This module imports no torch.
+
+    config = RunConfig.model_validate_json(Path("runs/demo/config.json").read_text())
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$")]
+Text: TypeAlias = Annotated[str, Field(min_length=1)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+CountOrZero: TypeAlias = Annotated[int, Field(ge=0)]
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
+
+
+class Strict(BaseModel):
+    """Frozen, no unknown keys, no coercion ("16" is not 16), no NaN and no infinity."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+
+class RunSettings(Strict):
+    name: Name
+    """Name of the run and of its folder."""
+    dir: Text
+    """The run's own folder, such as runs/demo."""
+    seed: Seed
+    steps: Count
+    """Optimizer steps in all, those before a resume included."""
+    resume: Literal["auto", "never", "must"]
+    """auto: go on from the last whole checkpoint, or start; never: the folder must be new; must: go on."""
+    threads: Count | None
+    """torch threads of each process; null leaves torch's choice (results repeat bit for bit only with a number)."""
+    world_size: Count
+    """Processes that train together; the launcher sets it, and every rank checks it."""
+
+
+class SyntheticDocs(Strict):
+    """Documents made in code from a seed, with exact gold."""
+
+    kind: Literal["synthetic"]
+    part: Literal["pretrain", "held_out", "all"]
+    """Layout families: those of pre-training, those that it never saw, or both."""
+    seed: Seed
+    train: CountOrZero
+    """Documents to train on."""
+    test: CountOrZero
+    """Documents to evaluate on; their vendors are not those of train."""
+
+
+class JsonlDocs(Strict):
+    """Documents in files, one JSON object a line."""
+
+    kind: Literal["jsonl"]
+    path: Text
+    extra: tuple[Text, ...]
+    """More files to train on, with or without gold; never evaluated on."""
+    test_path: Text | None
+    """File to evaluate on; null holds out `test_fraction` of `path`, by group."""
+    test_fraction: Share
+    split_seed: Seed
+    max_bad: CountOrZero
+    """Bad lines tolerated in each file; they go to a quarantine file beside the run."""
+    limit: Count | None
+    """Read at most so many documents of each file; null reads all."""
+
+
+class HfColumns(Strict):
+    """Names of the columns of a `datasets` table; null where it has none."""
+
+    id: Text | None
+    text: Text
+    group: Text | None
+    gold: Text | None
+
+
+class HfDocs(Strict):
+    """Documents in a `datasets` dataset: a hub name, a folder made by `save_to_disk`, or local data files."""
+
+    kind: Literal["hf"]
+    path: Text
+    name: Text | None
+    """Configuration of the dataset, for hub datasets that have several."""
+    split: Text
+    test_split: Text | None
+    """Split to evaluate on; null holds out `test_fraction` of `split`, by group."""
+    columns: HfColumns
+    test_fraction: Share
+    split_seed: Seed
+    max_bad: CountOrZero
+    limit: Count | None
+
+
+DocsConfig: TypeAlias = Annotated[SyntheticDocs | JsonlDocs | HfDocs, Field(discriminator="kind")]
+
+
+class ModelConfig(Strict):
+    path: Text
+    """A folder, or a name on the Hugging Face hub."""
+    dtype: Literal["bfloat16", "float32"]
+    """Type of the forward pass and of the sampler; master weights and optimizer state are float32."""
+    attention: Literal["shared_prefix", "plain"]
+    """shared_prefix computes the prompt once for its group; plain is the model's own forward."""
+    max_positions: Annotated[int, Field(ge=32)]
+    """Longest prompt plus completion, in tokens; a document that does not fit is left out, named and counted."""
+    gradient_checkpointing: bool
+    schema_in_prompt: bool
+    """Append the task's JSON Schema to the prompt, for models that were not trained on the task."""
+
+
+class MethodConfig(Strict):
+    kind: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo"]
+    scale_rewards: Literal["group", "batch", "none"]
+    """What the centred reward is divided by: the spread of its group, of the batch, or nothing."""
+    clip_low: Annotated[float, Field(gt=0, le=1)]
+    """The probability ratio is clipped below at 1 - clip_low."""
+    clip_high: Positive
+    """The probability ratio is clipped above at 1 + clip_high (cispo: the weight's cap itself is 1 + clip_high)."""
+    kl_coef: NotNegative
+    """Weight of the KL divergence to the frozen first policy; 0 keeps no reference policy in memory."""
+    tis_cap: Positive | None
+    """Cap of the truncated importance weight against the sampler's log-probabilities; null turns it off."""
+    truncated: Literal["mask", "score"]
+    """A completion cut by max_tokens: leave it out of the loss, or train on its score."""
+    max_completion_length: Count
+    """Tokens; the constant denominator of dr_grpo."""
+
+
+class OptimConfig(Strict):
+    lr: Positive
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+    eps: Positive
+    weight_decay: NotNegative
+    warmup_steps: CountOrZero
+    decay: Literal["constant", "linear", "cosine"]
+    """From the end of the warm-up to the last step."""
+    max_grad_norm: Positive
+
+
+class BatchConfig(Strict):
+    documents_per_step: Count
+    group_size: Annotated[int, Field(ge=2)]
+    """Completions of each document; one alone has no advantage."""
+    tokens_per_batch: Count
+    """Token budget of a micro-batch; groups stay whole."""
+    resample_rounds: CountOrZero
+    """Further rounds of documents to sample in a step in place of groups without spread; 0 only drops them."""
+
+
+class SamplerConfig(Strict):
+    engine: dict[str, JsonValue]
+    """Arguments of vLLM's engine, passed through."""
+    temperature: Positive
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    max_tokens: Count
+    """Longest completion, in tokens."""
+    logprob_gap_max: Positive
+    """Nats; a larger mean |log-probability gap| between sampler and trainer stops the run."""
+
+
+class RewardsConfig(Strict):
+    workers: Count
+    """Processes that score."""
+    deadline_s: Positive
+    """Seconds for one document's completions; a worker that takes longer is killed and its scores are errors."""
+
+
+class EvalConfig(Strict):
+    every_steps: CountOrZero
+    """0 evaluates only at the end (and at the start, with at_start)."""
+    at_start: bool
+    documents: Count | None
+    """At most so many held-out documents; null takes all."""
+    max_tokens: Count
+    metric: Literal["reward", "documents_exact", "header_exact", "field_f1"]
+    """Decides which checkpoint is the best one."""
+    bootstrap: Annotated[int, Field(ge=100)]
+    """Resamples of the documents for the 95 % intervals."""
+
+
+class CheckpointConfig(Strict):
+    every_steps: Count
+    keep: Count
+    """Newest checkpoints kept; the best one by eval.metric stays as well."""
+
+
+class WandbConfig(Strict):
+    enabled: bool
+    project: Text
+    table_rows: Annotated[int, Field(ge=0, le=32)]
+    """Completions in the table of a logged step."""
+    timeout_s: Annotated[float, Field(gt=0, le=5)]
+    """Longest wait for W&B's server before the mirror goes offline."""
+
+
+class RecordConfig(Strict):
+    rollouts: bool
+    """Write each step's rollouts as parquet."""
+    wandb: WandbConfig
+
+
+class LaunchConfig(Strict):
+    kind: Literal["local", "torchrun"]
+    processes: Count
+    backend: Literal["auto", "gloo", "nccl"]
+    timeout_s: Positive
+    """Seconds after which a collective that a peer does not join is an error."""
+
+    @model_validator(mode="after")
+    def _local_is_one_process(self) -> "LaunchConfig":
+        if self.kind == "local" and self.processes != 1:
+            raise ValueError(f"processes={self.processes} needs launch=torchrun")
+        return self
+
+
+class RunConfig(Strict):
+    """Everything that decides a training run."""
+
+    run: RunSettings
+    task: Text
+    """A name in configs/task, or the path of a task file."""
+    docs: DocsConfig
+    model: ModelConfig
+    method: MethodConfig
+    optim: OptimConfig
+    batch: BatchConfig
+    sampler: SamplerConfig
+    rewards: RewardsConfig
+    eval: EvalConfig
+    checkpoint: CheckpointConfig
+    record: RecordConfig
+    launch: LaunchConfig
+
+    @model_validator(mode="after")
+    def _fits(self) -> "RunConfig":
+        if self.sampler.max_tokens >= self.model.max_positions:
+            raise ValueError(
+                f"sampler.max_tokens={self.sampler.max_tokens} leaves no room for a prompt in "
+                f"model.max_positions={self.model.max_positions}"
+            )
+        if self.optim.warmup_steps > self.run.steps:
+            raise ValueError(f"optim.warmup_steps={self.optim.warmup_steps} is more than run.steps={self.run.steps}")
+        if self.run.world_size != self.launch.processes:
+            raise ValueError(f"run.world_size={self.run.world_size} but launch.processes={self.launch.processes}")
+        return self
+
+
+class EvaluateConfig(Strict):
+    """Everything that decides an evaluation on its own."""
+
+    task: Text
+    docs: DocsConfig
+    part: Literal["all", "train", "test"]
+    """Which documents of `docs`: all, or one side of its split."""
+    seen: Text | None
+    """Training documents (JSONL), or a run, whose groups count as seen; null takes the run that made the model."""
+    model: ModelConfig
+    """model.path may also be a run's folder: its best checkpoint is taken."""
+    sampler: SamplerConfig
+    rewards: RewardsConfig
+    documents: Count | None
+    """At most so many documents; null takes all."""
+    bootstrap: Annotated[int, Field(ge=100)]
+    seed: Seed
+    threads: Count | None
+    output: Text | None
+    """Write one JSON line a document here; null writes none."""
