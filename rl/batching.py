@@ -1,0 +1,183 @@
+"""Groups to micro-batches: whole groups by token budget, packed as [prompt | completion 1 | .. | completion G] one after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rl.advantages import has_spread
+from rl.losses import Totals
+from rl.rollouts import Group
+from rl.shared_prefix import GroupSpan, PrefixLayout, make_layout
+
+Attention = Literal["shared_prefix", "plain"]
+Truncated = Literal["mask", "score"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One micro-batch: several groups packed into one sequence of S tokens, with T completion tokens to score.
+
+    A completion that a group holds twice is packed once and scored for both. The last token of a completion predicts
+    nothing, so it is a target and not an input.
+
+    Example (one group, prompt (5, 6), completions (7, 8, 2) and (9, 2)):
+        input_ids_S    = [5, 6, 7, 8, 9]
+        position_ids_S = [0, 1, 2, 3, 2]
+        predictor_T    = [1, 2, 3, 1, 4]
+        target_T       = [7, 8, 2, 9, 2]
+        sequence_T     = [0, 0, 0, 1, 1]
+    """
+
+    groups: tuple[Group, ...]
+    layout: PrefixLayout
+    input_ids_S: Tensor
+    position_ids_S: Tensor
+    predictor_T: Tensor
+    """Place in S whose hidden state predicts the token."""
+    target_T: Tensor
+    """The completion tokens, all completions one after the other."""
+    sequence_T: Tensor
+    """Completion that the token belongs to, 0..N-1."""
+    mask_T: Tensor
+    """1.0 where the token is trained on."""
+    sampler_logprobs_T: Tensor
+    """Nats."""
+    advantages_N: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        """S: tokens that one forward computes."""
+        return self.input_ids_S.numel()
+
+    @property
+    def token_ratio(self) -> float:
+        """Tokens a plain forward computes, by the tokens of this one."""
+        return sum(plain_tokens(group) for group in self.groups) / max(self.num_tokens, 1)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with its tensors on `device`."""
+        return Batch(
+            self.groups,
+            self.layout.to(device),
+            self.input_ids_S.to(device),
+            self.position_ids_S.to(device),
+            self.predictor_T.to(device),
+            self.target_T.to(device),
+            self.sequence_T.to(device),
+            self.mask_T.to(device),
+            self.sampler_logprobs_T.to(device),
+            self.advantages_N.to(device),
+        )
+
+
+def batches(
+    groups: Sequence[Group],
+    advantages_PG: Tensor,
+    tokens_per_batch: int,
+    *,
+    truncated: Truncated = "score",
+    attention: Attention = "shared_prefix",
+) -> list[Batch]:
+    """Pack groups into micro-batches of at most `tokens_per_batch` computed tokens, in order; a bigger group goes alone.
+
+    `advantages_PG` has one row a group and one column a completion. `truncated` "mask" leaves completions cut by the token
+    limit out of the loss. `attention` says how tokens are counted: a plain forward repeats the prompt for every completion.
+    """
+    if advantages_PG.shape[0] != len(groups):
+        raise ValueError(f"{len(groups)} groups but advantages for {advantages_PG.shape[0]}")
+    cost = packed_tokens if attention == "shared_prefix" else plain_tokens
+    bins: list[list[int]] = []
+    room = 0
+    for place, group in enumerate(groups):
+        tokens = cost(group)
+        if not bins or tokens > room:
+            bins.append([])
+            room = tokens_per_batch
+        bins[-1].append(place)
+        room -= tokens
+    return [make_batch([groups[place] for place in places], advantages_PG[places], truncated) for places in bins]
+
+
+def make_batch(groups: Sequence[Group], advantages_PG: Tensor, truncated: Truncated = "score") -> Batch:
+    """Pack all of `groups` into one batch; advantages [P, G] in the same order."""
+    input_ids: list[int] = []
+    positions: list[int] = []
+    predictors: list[int] = []
+    targets: list[int] = []
+    sequences: list[int] = []
+    mask: list[float] = []
+    sampler_logprobs: list[float] = []
+    advantages: list[Tensor] = []
+    spans: list[GroupSpan] = []
+    num_sequences = 0
+    for group, advantages_G in zip(groups, advantages_PG, strict=True):
+        start, prompt_length = len(input_ids), len(group.prompt_ids)
+        input_ids.extend(group.prompt_ids)
+        positions.extend(range(prompt_length))
+        starts: dict[tuple[int, ...], int] = {}
+        for ids in _distinct(group):
+            starts[ids] = len(input_ids)
+            input_ids.extend(ids[:-1])
+            positions.extend(range(prompt_length, prompt_length + len(ids) - 1))
+        spans.append(GroupSpan(start, prompt_length, tuple(len(ids) - 1 for ids in starts)))
+        for rollout in group.rollouts:
+            length = len(rollout.completion_ids)
+            if length:
+                own = starts[rollout.completion_ids]
+                predictors.append(start + prompt_length - 1)
+                predictors.extend(range(own, own + length - 1))
+            targets.extend(rollout.completion_ids)
+            sequences.extend([num_sequences] * length)
+            mask.extend([0.0 if truncated == "mask" and rollout.truncated else 1.0] * length)
+            sampler_logprobs.extend(rollout.sampler_logprobs)
+            num_sequences += 1
+        advantages.append(advantages_G[: len(group.rollouts)])
+    return Batch(
+        groups=tuple(groups),
+        layout=make_layout(spans),
+        input_ids_S=torch.tensor(input_ids, dtype=torch.long),
+        position_ids_S=torch.tensor(positions, dtype=torch.long),
+        predictor_T=torch.tensor(predictors, dtype=torch.long),
+        target_T=torch.tensor(targets, dtype=torch.long),
+        sequence_T=torch.tensor(sequences, dtype=torch.long),
+        mask_T=torch.tensor(mask, dtype=torch.float32),
+        sampler_logprobs_T=torch.tensor(sampler_logprobs, dtype=torch.float32),
+        advantages_N=torch.cat(advantages).to(torch.float32),
+    )
+
+
+def totals(groups: Sequence[Group], truncated: Truncated = "score") -> Totals:
+    """Denominators of a step over `groups`; with several processes sum both counts over them first.
+
+    Counted over every sampled group, also those dropped for want of spread, the loss is the mean over documents that the
+    methods define (a group without spread adds exactly 0 to it), and dropping is nothing but saved work.
+    """
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    kept = [rollout for rollout in rollouts if not (truncated == "mask" and rollout.truncated)]
+    return Totals(tokens=sum(len(rollout.completion_ids) for rollout in kept), sequences=len(kept))
+
+
+def drop_without_spread(
+    groups: Sequence[Group], rewards_PG: Tensor, advantages_PG: Tensor
+) -> tuple[list[Group], Tensor, int]:
+    """Leave out the groups whose rewards are all the same: the kept groups, their advantages, and how many went."""
+    kept_P = has_spread(rewards_PG)
+    kept = [group for group, keep in zip(groups, kept_P.tolist(), strict=True) if keep]
+    return kept, advantages_PG[kept_P], len(groups) - len(kept)
+
+
+def packed_tokens(group: Group) -> int:
+    """Tokens that the shared-prefix forward computes for a group."""
+    return len(group.prompt_ids) + sum(len(ids) - 1 for ids in _distinct(group))
+
+
+def plain_tokens(group: Group) -> int:
+    """Tokens that a forward with one row a completion computes, padding left out."""
+    return sum(len(group.prompt_ids) + max(len(rollout.completion_ids) - 1, 0) for rollout in group.rollouts)
+
+
+def _distinct(group: Group) -> dict[tuple[int, ...], None]:
+    return dict.fromkeys(rollout.completion_ids for rollout in group.rollouts if rollout.completion_ids)

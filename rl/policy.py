@@ -1,0 +1,207 @@
+"""The policy: a causal language model, and the log-probabilities it gives to sampled completions."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from rewards.errors import ConfigError
+from rl.batching import Attention, Batch, make_batch
+from rl.rollouts import Group
+from rl.shared_prefix import ATTENTION_NAME, packed_sequence
+from rl.token_logprobs import token_logprobs
+
+logger = logging.getLogger(__name__)
+
+Dtype = Literal["float32", "bfloat16"]
+
+MIN_TOKEN_RATIO = 1.3
+"""Below it the shared prefix saves less than its attention costs."""
+MAX_CHECK_GAP = 1e-3
+"""Nats, in float32: shared-prefix and plain log-probabilities further apart than this are different computations."""
+
+
+class PolicyModel(nn.Module):
+    """A causal language model that scores batches; its own forward does all of it, so that wrappers (DDP) see one call."""
+
+    def __init__(self, causal_lm: PreTrainedModel, dtype: Dtype) -> None:
+        super().__init__()
+        self.causal_lm = causal_lm
+        self.dtype = dtype
+
+    def forward(
+        self, batch: Batch, attention: Attention, temperature: float = 1.0, entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probability of each completion token of `batch` at `temperature`, and the entropy there if asked for.
+
+        Returns ([T], [T] without gradient or None), nats, float32.
+        """
+        device = batch.input_ids_S.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            if attention == "shared_prefix":
+                with packed_sequence():
+                    hidden_SE = self._hidden(
+                        batch.input_ids_S[None], position_ids=batch.position_ids_S[None], prefix_layout=batch.layout
+                    )
+                predictor_T = batch.predictor_T
+            else:
+                rows_NL, predictor_T = plain_rows(batch)
+                hidden_SE = self._hidden(rows_NL)
+            head = self.causal_lm.get_output_embeddings()
+            return token_logprobs(hidden_SE, predictor_T, batch.target_T, head, self.causal_lm.config, temperature, entropy)
+
+    def _hidden(self, input_ids_NL: Tensor, **kwargs: Any) -> Tensor:
+        """Last hidden states, all rows one after the other: [N x L, E]."""
+        output = self.causal_lm.get_decoder()(input_ids=input_ids_NL, use_cache=False, **kwargs)
+        return cast(Tensor, output.last_hidden_state).flatten(0, 1)
+
+
+@dataclass(slots=True)
+class Policy:
+    """A model that can be trained and its tokenizer. `model` may be replaced by a wrapper of itself (accelerate, DDP)."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    dtype: Dtype
+    attention: Attention
+    _told: set[str] = field(default_factory=set)
+    _checked: bool = False
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        """The transformers model under every wrapper."""
+        return self._unwrapped().causal_lm
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def logprobs(self, batch: Batch, temperature: float = 1.0) -> Tensor:
+        """[T] log-probabilities of the batch's completion tokens, nats, float32; gradients flow."""
+        return self.logprobs_and_entropy(batch, temperature, entropy=False)[0]
+
+    def logprobs_and_entropy(
+        self, batch: Batch, temperature: float = 1.0, *, entropy: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `logprobs`, with the entropy of the policy at each token, [T] nats without gradient."""
+        batch = batch.to(self.device)
+        return cast(
+            tuple[Tensor, Tensor | None], self.model(batch, self.choose_attention(batch), temperature, entropy)
+        )
+
+    def choose_attention(self, batch: Batch) -> Attention:
+        """Shared prefix where it is asked for, proves right and pays; plain otherwise, with one log line a reason."""
+        if self.attention == "plain":
+            return "plain"
+        if batch.token_ratio < MIN_TOKEN_RATIO:
+            self._tell(f"plain forward: a batch repeats too little of its prompts (token ratio below {MIN_TOKEN_RATIO})")
+            return "plain"
+        if not self._checked:
+            self._checked = True
+            fault = shared_prefix_fault(self._unwrapped(), batch)
+            if fault is not None:
+                self._tell(f"plain forward: {fault}")
+                self.attention = "plain"
+        return self.attention
+
+    def freeze(self) -> "Policy":
+        """Take the gradients away, as a reference policy has none; returns itself."""
+        self.model.requires_grad_(False)
+        self.model.eval()
+        return self
+
+    def named_tensors_for_sampler(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
+        """(name in the checkpoint, detached tensor in the sampler's dtype), every tensor once.
+
+        Tied output embeddings are left out: vLLM ties them itself. `dtype` is the policy's own where it is None.
+        """
+        dtype = dtype or (torch.bfloat16 if self.dtype == "bfloat16" else torch.float32)
+        seen: set[int] = set()
+        for name, tensor in self.causal_lm.state_dict().items():
+            if tensor.data_ptr() in seen:
+                continue
+            seen.add(tensor.data_ptr())
+            yield name, tensor.detach().to(dtype) if tensor.is_floating_point() else tensor.detach()
+
+    def _unwrapped(self) -> PolicyModel:
+        model = self.model
+        while not isinstance(model, PolicyModel):
+            model = cast(nn.Module, model.module)
+        return model
+
+    def _tell(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            logger.warning(line)
+
+
+def load_policy(path: str | Path, dtype: Dtype, attention: Attention, gradient_checkpointing: bool = False) -> Policy:
+    """Load a causal language model by folder or hub name, with float32 master weights.
+
+    `dtype` "bfloat16" computes under bf16 autocast. Dropout is turned off: the policy must give the probabilities that it
+    sampled with. Raises ConfigError where there is no such model.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        causal_lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=ATTENTION_NAME)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"model.path: cannot load {str(path)!r} as a causal language model: {reason}") from error
+    for module in causal_lm.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+    causal_lm.train()
+    if gradient_checkpointing:
+        causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
+    return Policy(PolicyModel(causal_lm, dtype), tokenizer, dtype, attention)
+
+
+def plain_rows(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The batch with one row a completion, the prompt repeated, padded on the right (causal attention needs no mask then).
+
+    Returns ([N, L] token ids, [T] place of the predicting hidden state in the flattened rows).
+    """
+    rows = [
+        (group.prompt_ids, rollout.completion_ids) for group in batch.groups for rollout in group.rollouts
+    ]
+    longest = max(len(prompt) + max(len(completion) - 1, 0) for prompt, completion in rows)
+    ids = [[*prompt, *completion[:-1]] for prompt, completion in rows]
+    predictors = [
+        row * longest + len(prompt) - 1 + offset
+        for row, (prompt, completion) in enumerate(rows)
+        for offset in range(len(completion))
+    ]
+    device = batch.input_ids_S.device
+    padded = [row_ids + [0] * (longest - len(row_ids)) for row_ids in ids]
+    return torch.tensor(padded, device=device), torch.tensor(predictors, dtype=torch.long, device=device)
+
+
+@torch.no_grad()
+def shared_prefix_fault(model: PolicyModel, batch: Batch) -> str | None:
+    """Compare shared-prefix log-probabilities with those of the model's own full forward, in float32, on a small part of
+    `batch`: None where they agree, otherwise what is wrong, in words."""
+    groups = sorted(batch.groups, key=lambda group: group.num_tokens)[:2]
+    small = make_batch(
+        [Group(group.document_id, group.prompt_ids, group.rollouts[:3]) for group in groups], torch.zeros(len(groups), 3)
+    ).to(batch.input_ids_S.device)
+    dtype, model.dtype = model.dtype, "float32"
+    try:
+        ours_T, _ = model(small, "shared_prefix")
+        rows_NL, predictor_T = plain_rows(small)
+        logits = model.causal_lm(input_ids=rows_NL, use_cache=False).logits.flatten(0, 1)[predictor_T].float()
+    except NotImplementedError as error:
+        return f"the shared prefix does not support this model ({error})"
+    finally:
+        model.dtype = dtype
+    plain_T = logits.log_softmax(-1).gather(1, small.target_T[:, None])[:, 0]
+    gap = (ours_T - plain_T).abs().max().item()
+    if not gap <= MAX_CHECK_GAP:
+        return f"shared-prefix log-probabilities differ from the plain ones by up to {gap:.2g} nats"
+    return None

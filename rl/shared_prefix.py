@@ -1,0 +1,336 @@
+"""Attention for packed groups: the prompt once, then its completions, each of which sees the prompt and its own past.
+
+Registered with transformers as an attention function, so that it serves any decoder: the model gets the packed sequence, explicit
+position ids and `prefix_layout=...`, which it hands down to every attention layer. Without a layout it is plain SDPA.
+
+Shapes: S packed tokens, H query heads, K key heads (H = K x repeats), D head dimension, P prompt tokens, C input tokens of all
+completions of a group, N completions, R the longest of them.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+ATTENTION_NAME = "offramp_shared_prefix"
+
+_packed: ContextVar[bool] = ContextVar("packed", default=False)
+
+
+class UnsupportedAttention(NotImplementedError):
+    """The architecture asks for something that the shared-prefix attention does not do."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpan:
+    """Where a group lies in the packed sequence.
+
+    Example (10 prompt tokens from place 40 on, then completions of 3 and 5 input tokens):
+        GroupSpan(start=40, prompt=10, completions=(3, 5))
+    """
+
+    start: int
+    prompt: int
+    completions: tuple[int, ...]
+
+    @property
+    def split(self) -> int:
+        """First place after the prompt."""
+        return self.start + self.prompt
+
+    @property
+    def stop(self) -> int:
+        return self.split + sum(self.completions)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixLayout:
+    """The groups of a packed sequence, and how its completions lie in a padded [N, R] table.
+
+    Example (one group, prompt of 2, completions of 2 and 1):
+        PrefixLayout(
+            spans=(GroupSpan(0, 2, (2, 1)),),
+            pad_NR=tensor([[2, 3], [4, 4]]),    # place in S; the tail repeats a place that no one looks at
+            unpad_C=tensor([0, 1, 2]),          # place in the flattened table
+            completion_S=tensor([2, 3, 4]),
+        )
+    """
+
+    spans: tuple[GroupSpan, ...]
+    pad_NR: Tensor
+    unpad_C: Tensor
+    completion_S: Tensor
+
+    def to(self, device: torch.device | str) -> "PrefixLayout":
+        return PrefixLayout(
+            self.spans, self.pad_NR.to(device), self.unpad_C.to(device), self.completion_S.to(device)
+        )
+
+
+def make_layout(spans: Sequence[GroupSpan]) -> PrefixLayout:
+    """Index tensors for `spans`; completions without input tokens have no row in the table."""
+    rows: list[tuple[int, int]] = []
+    for span in spans:
+        place = span.split
+        for length in span.completions:
+            if length:
+                rows.append((place, length))
+            place += length
+    longest = max((length for _, length in rows), default=0)
+    pad_NR = torch.tensor(
+        [[place + min(offset, length - 1) for offset in range(longest)] for place, length in rows], dtype=torch.long
+    ).reshape(len(rows), longest)
+    unpad_C = torch.tensor(
+        [row * longest + offset for row, (_, length) in enumerate(rows) for offset in range(length)], dtype=torch.long
+    )
+    completion_S = torch.tensor(
+        [place + offset for place, length in rows for offset in range(length)], dtype=torch.long
+    )
+    return PrefixLayout(tuple(spans), pad_NR, unpad_C, completion_S)
+
+
+@contextmanager
+def packed_sequence() -> Iterator[None]:
+    """Within it the model makes no mask: the layout says who sees whom."""
+    token = _packed.set(True)
+    try:
+        yield
+    finally:
+        _packed.reset(token)
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    prefix_layout: PrefixLayout | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """transformers' attention function: query [1, H, S, D], key and value [1, K, S, D], output [1, S, H, D].
+
+    Raises UnsupportedAttention for sliding windows, soft caps, sinks and dropout.
+    """
+    if prefix_layout is None:
+        return cast(
+            tuple[Tensor, Tensor | None],
+            sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs),
+        )
+    for name in ("sliding_window", "softcap", "s_aux", "dropout", "position_bias"):
+        setting = kwargs.get(name)
+        if setting is not None and (isinstance(setting, Tensor) or setting):
+            raise UnsupportedAttention(f"{type(module).__name__} uses {name}")
+    if query.shape[0] != 1:
+        raise UnsupportedAttention("a packed sequence is one row")
+    scale = kwargs.get("scaling") or 1.0 / math.sqrt(query.shape[-1])
+    if torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    query_SHD, key_SKD, value_SKD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    attend = merged_attention if query.device.type == "cpu" else masked_attention
+    return attend(query_SHD, key_SKD, value_SKD, prefix_layout, scale).unsqueeze(0), None
+
+
+def merged_attention(query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, scale: float) -> Tensor:
+    """Shared-prefix attention without masks, on the flash kernels of the CPU. Returns [S, H, D], gradients flow."""
+    contiguous = (tensor.contiguous() for tensor in (query_SHD, key_SKD, value_SKD))
+    return cast(Tensor, _MergedAttention.apply(*contiguous, layout, scale))  # type: ignore[no-untyped-call]
+
+
+def masked_attention(query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, scale: float) -> Tensor:
+    """The same in plain SDPA calls, with a small [R, P + R] mask a group: for devices without kernels that merge.
+
+    Returns [S, H, D], gradients flow.
+    """
+    repeats = query_SHD.shape[1] // key_SKD.shape[1]
+    query_HSD = query_SHD.transpose(0, 1)
+    key_HSD, value_HSD = (tensor.transpose(0, 1).repeat_interleave(repeats, 0) for tensor in (key_SKD, value_SKD))
+    parts_HSD: list[Tensor] = []
+    row = 0
+    for span in layout.spans:
+        query, key, value = (tensor[None, :, span.start : span.split] for tensor in (query_HSD, key_HSD, value_HSD))
+        parts_HSD.append(scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)[0])
+        lengths = [length for length in span.completions if length]
+        if not lengths:
+            continue
+        longest = max(lengths)
+        pad_GR = layout.pad_NR[row : row + len(lengths), :longest]
+        row += len(lengths)
+        own_query, own_key, own_value = (tensor[:, pad_GR].transpose(0, 1) for tensor in (query_HSD, key_HSD, value_HSD))
+        keys = torch.cat([key.expand(len(lengths), -1, -1, -1), own_key], dim=2)
+        values = torch.cat([value.expand(len(lengths), -1, -1, -1), own_value], dim=2)
+        own_mask = torch.ones(longest, longest, dtype=torch.bool, device=query.device).tril()
+        mask = torch.cat([own_mask.new_ones(longest, span.prompt), own_mask], dim=1)
+        output_GHRD = scaled_dot_product_attention(own_query, keys, values, attn_mask=mask, scale=scale)
+        parts_HSD.extend(output_GHRD[place, :, :length] for place, length in enumerate(lengths))
+    return torch.cat(parts_HSD, dim=1).transpose(0, 1)
+
+
+class _MergedAttention(torch.autograd.Function):
+    """Flash attention over the prompt and over the own tokens, merged by their log-sum-exp.
+
+    Backward asks the flash kernel for the gradients of each part with the merged output and the merged log-sum-exp: the
+    probabilities it recomputes from them are those of the whole row, which makes the gradients of each part exact.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, scale: float
+    ) -> Tensor:
+        output_SHD = torch.empty_like(query_SHD, memory_format=torch.contiguous_format)
+        lse_HS = torch.empty(query_SHD.shape[1], query_SHD.shape[0], dtype=torch.float32)
+        for span in layout.spans:
+            prompt, completions = slice(span.start, span.split), slice(span.split, span.stop)
+            keys, values = key_SKD[prompt], value_SKD[prompt]
+            output, lse = _flash(*_spread(query_SHD[prompt], keys, values), causal=True, scale=scale)
+            output_SHD[prompt].view(span.prompt, *_split_heads(keys, query_SHD)).copy_(output.permute(2, 0, 1, 3))
+            lse_HS[:, prompt] = lse.flatten(0, 1)
+            if span.stop > span.split:
+                output, lse = _flash(*_fold(query_SHD[completions], keys, values), causal=False, scale=scale)
+                output_SHD[completions] = _unfold(output, query_SHD[completions])
+                lse_HS[:, completions] = lse.reshape(query_SHD.shape[1], -1)
+        if layout.completion_S.numel():
+            place, unpad = layout.completion_S, layout.unpad_C
+            output, lse = _flash(*_own(query_SHD, key_SKD, value_SKD, layout), causal=True, scale=scale)
+            own_CHD = output.transpose(1, 2).flatten(0, 1)[unpad]
+            own_lse_HC, prompt_lse_HC = lse.transpose(0, 1).flatten(1, 2)[:, unpad], lse_HS[:, place]
+            lse_HC = torch.logaddexp(prompt_lse_HC, own_lse_HC)
+            prompt_share_CH1 = (prompt_lse_HC - lse_HC).exp().mT.unsqueeze(-1)
+            merged_CHD = torch.lerp(own_CHD.float(), output_SHD[place].float(), prompt_share_CH1)
+            output_SHD[place], lse_HS[:, place] = merged_CHD.to(output_SHD.dtype), lse_HC
+        ctx.save_for_backward(query_SHD, key_SKD, value_SKD, output_SHD, lse_HS)
+        ctx.layout, ctx.scale = layout, scale
+        return output_SHD
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query_SHD, key_SKD, value_SKD, output_SHD, lse_HS = ctx.saved_tensors
+        layout: PrefixLayout = ctx.layout
+        grad_SHD = grad_outputs[0].contiguous()
+        grad_query_SHD = torch.empty_like(query_SHD, memory_format=torch.contiguous_format)
+        grad_key_SKD = torch.empty_like(key_SKD, memory_format=torch.contiguous_format)
+        grad_value_SKD = torch.empty_like(value_SKD, memory_format=torch.contiguous_format)
+        for span in layout.spans:
+            prompt, completions = slice(span.start, span.split), slice(span.split, span.stop)
+            keys, values = key_SKD[prompt], value_SKD[prompt]
+            heads = _split_heads(keys, query_SHD)
+            grad, output = (tensor[prompt].view(span.prompt, *heads).permute(1, 2, 0, 3) for tensor in (grad_SHD, output_SHD))
+            lse = lse_HS[:, prompt].unflatten(0, heads[:2]).contiguous()
+            grads = _flash_backward(
+                grad, *_spread(query_SHD[prompt], keys, values), output, lse, causal=True, scale=ctx.scale
+            )
+            grad_query_SHD[prompt].view(span.prompt, *heads).copy_(grads[0].permute(2, 0, 1, 3))
+            grad_key_SKD[prompt] = grads[1].sum(1).transpose(0, 1)
+            grad_value_SKD[prompt] = grads[2].sum(1).transpose(0, 1)
+            if span.stop > span.split:
+                folded = _fold(query_SHD[completions], keys, values)
+                grad, output = (_fold_rows(tensor[completions], heads[0]) for tensor in (grad_SHD, output_SHD))
+                lse = lse_HS[:, completions].reshape(1, heads[0], -1)
+                grads = _flash_backward(grad, *folded, output, lse, causal=False, scale=ctx.scale)
+                grad_query_SHD[completions] = _unfold(grads[0], query_SHD[completions])
+                grad_key_SKD[prompt] += grads[1][0].transpose(0, 1)
+                grad_value_SKD[prompt] += grads[2][0].transpose(0, 1)
+        if layout.completion_S.numel():
+            place, unpad, pad = layout.completion_S, layout.unpad_C, layout.pad_NR
+            repeats = query_SHD.shape[1] // key_SKD.shape[1]
+            # Padding repeats real rows: their incoming gradient is 0, so that nothing flows from them.
+            own_grad = grad_SHD.new_zeros(pad.numel(), *grad_SHD.shape[1:])
+            own_grad[unpad] = grad_SHD[place]
+            grads = _flash_backward(
+                own_grad.unflatten(0, pad.shape).transpose(1, 2),
+                *_own(query_SHD, key_SKD, value_SKD, layout),
+                output_SHD[pad].transpose(1, 2),
+                lse_HS[:, pad].transpose(0, 1).contiguous(),
+                causal=True,
+                scale=ctx.scale,
+            )
+            grad_query, grad_key, grad_value = (grad.transpose(1, 2).flatten(0, 1)[unpad] for grad in grads)
+            grad_query_SHD[place] += grad_query
+            grad_key_SKD[place] = grad_key.unflatten(1, (-1, repeats)).sum(2)
+            grad_value_SKD[place] = grad_value.unflatten(1, (-1, repeats)).sum(2)
+        return grad_query_SHD, grad_key_SKD, grad_value_SKD, None, None
+
+
+def _split_heads(keys: Tensor, query_SHD: Tensor) -> tuple[int, int, int]:
+    """(key heads, query heads of each, head dimension)."""
+    return keys.shape[1], query_SHD.shape[1] // keys.shape[1], query_SHD.shape[2]
+
+
+def _spread(query_LHD: Tensor, key_LKD: Tensor, value_LKD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[L, heads, D] to [K, repeats, L, D]: key heads take the batch's place, so that keys need not be repeated in memory."""
+    heads = _split_heads(key_LKD, query_LHD)
+    query = query_LHD.view(-1, *heads).permute(1, 2, 0, 3)
+    key, value = (tensor.transpose(0, 1).unsqueeze(1).expand(-1, heads[1], -1, -1) for tensor in (key_LKD, value_LKD))
+    return query, key, value
+
+
+def _fold(query_CHD: Tensor, key_PKD: Tensor, value_PKD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Without a mask the query heads that share a key head are just more rows: [1, K, repeats x C, D] and [1, K, P, D]."""
+    return (
+        _fold_rows(query_CHD, key_PKD.shape[1]),
+        key_PKD.transpose(0, 1).unsqueeze(0),
+        value_PKD.transpose(0, 1).unsqueeze(0),
+    )
+
+
+def _fold_rows(rows_CHD: Tensor, key_heads: int) -> Tensor:
+    return rows_CHD.unflatten(1, (key_heads, -1)).permute(1, 2, 0, 3).reshape(1, key_heads, -1, rows_CHD.shape[2])
+
+
+def _unfold(folded: Tensor, like_CHD: Tensor) -> Tensor:
+    """[1, K, repeats x C, D] back to [C, H, D]."""
+    length, heads, dim = like_CHD.shape
+    return folded.reshape(heads, length, dim).transpose(0, 1)
+
+
+def _own(
+    query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The completions as a padded table, [N, H, R, D] each."""
+    repeats = query_SHD.shape[1] // key_SKD.shape[1]
+    query = query_SHD[layout.pad_NR].transpose(1, 2)
+    key, value = (tensor[layout.pad_NR].repeat_interleave(repeats, 2).transpose(1, 2) for tensor in (key_SKD, value_SKD))
+    return query, key, value
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, causal, attn_mask=None, scale=scale
+    )
+    return output, lse
+
+
+def _flash_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    *,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad, query, key, value, output, lse, 0.0, causal, attn_mask=None, scale=scale
+    )
+    return grads[0], grads[1], grads[2]
+
+
+def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    return None if _packed.get() else sdpa_mask(*args, **kwargs)
+
+
+# At import, because transformers looks the name up when a model is built.
+AttentionInterface.register(ATTENTION_NAME, attention)
+AttentionMaskInterface.register(ATTENTION_NAME, _mask)
