@@ -36,8 +36,10 @@ Config = TypeVar("Config", RunConfig, EvaluateConfig)
 
 
 def compose_run(overrides: Sequence[str], config_dir: str | None = None) -> RunConfig:
-    """The training run that `offramp train OVERRIDES` describes. A first override ending in .json is a run's config.json
-    to repeat. Raises ConfigFaults."""
+    """The training run that `offramp train OVERRIDES` describes. Raises ConfigFaults.
+
+    A first override that ends in .json is the config.json of a run to repeat.
+    """
     if overrides and overrides[0].endswith(".json") and "=" not in overrides[0]:
         return rerun(Path(overrides[0]), overrides[1:])
     return finish(compose_raw("train", overrides, RunConfig, config_dir), RunConfig)
