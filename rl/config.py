@@ -280,3 +280,46 @@ class EvaluateConfig(Strict):
     threads: Count | None
     output: Text | None
     """Write one JSON line a document here; null writes none."""
+
+
+class PretrainConfig(Strict):
+    """How the starter policy is made: a tokenizer and a Qwen3 of random weights, trained on synthetic documents only."""
+
+    out: Text
+    """Folder of the model: tokenizer, bf16 safetensors, its log and, while it trains, its last state."""
+    seed: Seed
+    tasks: dict[str, Positive]
+    """Share of each task's documents, by weight."""
+    layouts: Literal["seen", "all"]
+    """seen: the held-out layout families stay out."""
+    vocabulary: Annotated[int, Field(ge=300, le=65536)]
+    tokenizer_documents: Count
+    layers: Count
+    hidden: Count
+    intermediate: Count
+    heads: Count
+    key_value_heads: Count
+    max_positions: Count
+    steps: Count
+    minutes: Positive
+    """Wall-clock budget: the schedule follows steps or minutes, whichever is further on."""
+    tokens_per_step: Count
+    pool_documents: Count
+    """Documents drawn at once and sorted by length, so that batches have little padding."""
+    short_first: Share
+    """Share of the run over which the cap on a document's length grows from short_tokens to long_tokens."""
+    short_tokens: Count
+    long_tokens: Count
+    muon_lr: Positive
+    """Muon's rate for the hidden matrices (matched to AdamW's update size)."""
+    adam_lr: Positive
+    """AdamW's rate for embeddings and norms."""
+    weight_decay: NotNegative
+    warmup_steps: CountOrZero
+    decay_share: Share
+    """Last share of the run, over which the rates fall to 0."""
+    max_grad_norm: Positive
+    evaluate_every: Count
+    evaluate_documents: Count
+    save_every: Count
+    threads: Count | None
