@@ -91,8 +91,8 @@ def check_leak(train: Sequence[Document], test: Sequence[Document]) -> None:
         more = f" ({len(pairs) - 1} more such pairs)" if len(pairs) > 1 else ""
         raise DataError(
             f"train document {worst.first.id!r} and test document {worst.second.id!r} are the same "
-            f"(similarity {worst.similarity:.2f}){more}: {_glimpse(worst.first)} / {_glimpse(worst.second)}; remove one of "
-            "them, or put both on one side"
+            f"(similarity {worst.similarity:.2f}){more}: {_glimpse(worst.first)} / {_glimpse(worst.second)}; "
+            "remove one of them, or put both on one side"
         )
 
 
