@@ -54,7 +54,7 @@ class SyntheticDocs(Strict):
     """Documents made in code from a seed, with exact gold."""
 
     kind: Literal["synthetic"]
-    part: Literal["pretrain", "held_out", "all"]
+    part: Literal["seen", "held_out", "all"]
     """Layout families: those of pre-training, those that it never saw, or both."""
     seed: Seed
     train: CountOrZero
