@@ -72,7 +72,7 @@ def grpo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple
 
 
 def dapo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple[Tensor, dict[str, float]]:
-    """Clipped surrogate with its own upper bound, mean over all tokens of the step (DAPO, arXiv 2503.14476, eq. 8 to 12)."""
+    """Clipped surrogate with its own upper bound, mean over all tokens of the step (DAPO, arXiv 2503.14476, eq. 8)."""
     loss_T, metrics = _clipped_tokens(inputs, totals, config)
     return (loss_T * inputs.mask_T).sum() / max(totals.tokens, 1), metrics
 
@@ -124,9 +124,9 @@ def rloo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple
     metrics = _metrics(ratio_N[inputs.sequence_T], clipped_N[inputs.sequence_T], None, inputs, totals)
     loss = (loss_N * kept_N).sum() / max(totals.sequences, 1)
     if config.kl_coef > 0:
-        kl_T = k3_divergence(inputs) * inputs.mask_T
-        loss = loss + config.kl_coef * kl_T.sum() / max(totals.sequences, 1)
-        metrics["kl"] = (kl_T.detach().sum() / max(totals.tokens, 1)).item()
+        ratio_T = (inputs.logprobs_T - inputs.old_logprobs_T).exp()
+        loss_T = _divergence_term(ratio_T, metrics, inputs, totals, config)
+        loss = loss + (loss_T * inputs.mask_T).sum() / max(totals.sequences, 1)
     return loss, metrics
 
 
@@ -171,10 +171,21 @@ def _corrected(
         loss_T = loss_T * weights_T
     metrics = _metrics(ratio_T, clipped_T, weights_T, inputs, totals)
     if config.kl_coef > 0:
-        kl_T = k3_divergence(inputs)
-        loss_T = loss_T + config.kl_coef * kl_T
-        metrics["kl"] = ((kl_T.detach() * inputs.mask_T).sum() / max(totals.tokens, 1)).item()
+        loss_T = loss_T + _divergence_term(ratio_T, metrics, inputs, totals, config)
     return loss_T, metrics
+
+
+def _divergence_term(
+    ratio_T: Tensor, metrics: dict[str, float], inputs: LossInputs, totals: Totals, config: MethodConfig
+) -> Tensor:
+    """Each token's term of the divergence from the reference, and its mean into `metrics`.
+
+    The ratio stays differentiable: on policy it is 1, and its gradient turns that of k3, which is biased, into the gradient
+    of the reverse KL (DeepSeek-V3.2, arXiv 2512.02556; TRL's `use_bias_correction_kl`, its default).
+    """
+    kl_T = k3_divergence(inputs)
+    metrics["kl"] = ((kl_T.detach() * inputs.mask_T).sum() / max(totals.tokens, 1)).item()
+    return config.kl_coef * ratio_T * kl_T
 
 
 def _metrics(
