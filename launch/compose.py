@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from launch.faults import ConfigFaults, choice_fault, known_keys, nearest, unknown_key, validation_faults
 from rewards.errors import ConfigError
-from rl.config import EvaluateConfig, RunConfig
+from rl.config import EvaluateConfig, PretrainConfig, RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -32,7 +32,7 @@ GROUP_KINDS = ("docs.kind", "method.kind", "launch.kind")
 # run.name is made from the task, which may be a path.
 OmegaConf.register_new_resolver("stem", lambda path: Path(str(path)).stem, replace=True)
 
-Config = TypeVar("Config", RunConfig, EvaluateConfig)
+Config = TypeVar("Config", RunConfig, EvaluateConfig, PretrainConfig)
 
 
 def compose_run(overrides: Sequence[str], config_dir: str | None = None) -> RunConfig:
@@ -48,6 +48,11 @@ def compose_run(overrides: Sequence[str], config_dir: str | None = None) -> RunC
 def compose_evaluate(overrides: Sequence[str], config_dir: str | None = None) -> EvaluateConfig:
     """The evaluation that `offramp evaluate OVERRIDES` describes. Raises ConfigFaults."""
     return finish(compose_raw("evaluate", overrides, EvaluateConfig, config_dir), EvaluateConfig)
+
+
+def compose_pretrain(overrides: Sequence[str], config_dir: str | None = None) -> PretrainConfig:
+    """The pre-training that `offramp pretrain OVERRIDES` describes. Raises ConfigFaults."""
+    return finish(compose_raw("pretrain", overrides, PretrainConfig, config_dir), PretrainConfig)
 
 
 def compose_raw(
@@ -108,6 +113,7 @@ def finish(config: DictConfig, model: type[Config]) -> Config:
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigFaults([_omegaconf_fault(error)]) from error
+    _find_model(values)
     missing = [key for key, value in _leaves(values) if value == "???"]
     if missing:
         raise ConfigFaults([f"{key}: has no value yet; give {key}=VALUE" for key in missing])
@@ -173,6 +179,14 @@ def _take_model_settings_of_run(config: DictConfig) -> None:
         for key, value in values["model"].items():
             if key != "path":
                 OmegaConf.update(config, f"model.{key}", value)
+
+
+def _find_model(values: Any) -> None:
+    """A path that is not there is looked for beside the configuration, so that the starter is found from any folder."""
+    model = values.get("model") if isinstance(values, dict) else None
+    path = model.get("path") if isinstance(model, dict) else None
+    if isinstance(path, str) and not Path(path).expanduser().exists() and (ROOT / path).is_dir():
+        values["model"]["path"] = str(ROOT / path)
 
 
 def _leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,0 +1,73 @@
+"""One rank: reads the resolved configuration, trains, and rank 0 writes the result.
+
+Started by launch/processes.py, or by hand: torchrun --nproc-per-node 2 -m launch.rank runs/NAME/config.json RESULT.json
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from launch.cli import plain
+from launch.faults import ConfigFaults, validation_faults
+from launch.processes import check_world_size
+from rewards.errors import ConfigError, OfframpError
+from rl.config import RunConfig
+
+
+def main(args: list[str]) -> int:
+    logging.basicConfig(
+        level="INFO" if _rank() == 0 else "WARNING",
+        format="%(message)s" if _rank() == 0 else f"[rank {_rank()}] %(message)s",
+        stream=sys.stderr,
+    )
+    target = Path(args[1]) if len(args) > 1 else None
+    try:
+        config = read(Path(args[0]))
+        check_world_size(config)
+        from rl.grpo import train
+
+        write(target, {"result": train(config)})
+    except OfframpError as error:
+        for line in str(error).splitlines():
+            print(f"offramp: error: {line}", file=sys.stderr)
+        write(target, {"error": str(error), "exit_code": error.exit_code})
+        return error.exit_code
+    except BaseException as error:
+        code = getattr(error, "exit_code", None)
+        if not isinstance(code, int):
+            raise
+        write(target, {"error": str(error), "exit_code": code})
+        return code
+    return 0
+
+
+def read(path: Path) -> RunConfig:
+    """The configuration of a run's JSON. Raises ConfigError."""
+    try:
+        return RunConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ConfigFaults(validation_faults(error, RunConfig)) from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def write(target: Path | None, outcome: dict[str, Any]) -> None:
+    if target is not None and _rank() == 0:
+        aside = target.with_suffix(".tmp")
+        aside.write_text(json.dumps(plain(outcome)), encoding="utf-8")
+        aside.replace(target)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
