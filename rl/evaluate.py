@@ -1,0 +1,227 @@
+"""Evaluation: greedy answers on held-out documents, scored by the same rubric, and compared with gold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rewards.document import Document
+from rewards.fields import FieldCounts, FieldReport, compare
+from rewards.parse import Attempt, parse
+from rewards.pool import RewardPool
+from rewards.rubric import RubricScore
+from rewards.task import Task
+from rl.bootstrap import Bootstrap, Floats
+from rl.prepare import Prepared
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from rl.sampler import Sampler
+
+Ratio = tuple[Floats, Floats]
+"""Numerator and denominator of a metric, each [N]: a document without the metric has denominator 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One document's greedy answer, judged.
+
+    Example: Answer("receipt-0007", "MAJU", '{"vendor":...}', "stop", 88, RubricScore(total=0.97, ...), report)
+    """
+
+    document_id: str
+    group: str
+    completion: str
+    finish_reason: str
+    tokens: int
+    score: RubricScore
+    report: FieldReport | None
+    """None where the document has no gold."""
+
+
+def answer(
+    prepared: Prepared,
+    sampler: Sampler,
+    pool: RewardPool,
+    task: Task,
+    *,
+    max_tokens: int,
+    accelerator: Accelerator | None = None,
+) -> list[Answer]:
+    """Greedy answers to all documents, in their order, on every rank; each rank answers its shard.
+
+    Rewards see the documents without gold; gold is only for the comparison after it.
+    """
+    from rl.distributed import gather, shard
+
+    indexes = list(range(len(prepared)))
+    mine = prepared.take(shard(indexes, accelerator) if accelerator else indexes)
+    rollouts = sampler.greedy(mine.prompts, max_tokens) if len(mine) else []
+    pairs = [(without_gold(d), [r.text]) for d, r in zip(mine.documents, rollouts, strict=True)]
+    answers = [
+        Answer(
+            document.id,
+            document.group,
+            rollout.text,
+            rollout.finish_reason,
+            len(rollout.completion_ids),
+            scores[0],
+            report(task, rollout.text, document.gold),
+        )
+        for document, rollout, scores in zip(mine.documents, rollouts, pool.score(pairs), strict=True)
+    ]
+    return gather(answers, accelerator) if accelerator else answers
+
+
+def report(task: Task, completion: str, gold: Mapping[str, Any] | None) -> FieldReport | None:
+    """How the completion compares with gold; None without gold. What does not parse has every field wrong."""
+    if gold is None:
+        return None
+    attempt = parse(completion)
+    return compare(task, attempt.value if isinstance(attempt, Attempt) else None, dict(gold))
+
+
+def without_gold(document: Document) -> Document:
+    """What training and scoring may see."""
+    return replace(document, gold=None)
+
+
+def ratios(answers: Sequence[Answer]) -> dict[str, Ratio]:
+    """Every metric as numerator and denominator a document, [N] each, in the order in which a table shows them."""
+    table: dict[str, Ratio] = {}
+
+    def mean(name: str, value: Callable[[Answer], float | bool | None]) -> None:
+        values = [value(a) for a in answers]
+        numerator = np.array([0.0 if v is None else float(v) for v in values])
+        table[name] = numerator, np.array([float(v is not None) for v in values])
+
+    scored = [a.score.status == "scored" for a in answers]
+    mean("reward", lambda a: a.score.total if a.score.status == "scored" else None)
+    mean("documents_exact", lambda a: a.report.document_exact if a.report else None)
+    mean("header_exact", lambda a: a.report.header_exact if a.report else None)
+    _add_fields(table, answers)
+    mean("parses", lambda a: a.score.gate != "parses" if a.score.status == "scored" else None)
+    mean("schema_valid", lambda a: a.score.gate not in ("parses", "schema") if a.score.status == "scored" else None)
+    mean("truncated", lambda a: a.finish_reason == "length")
+    mean("tokens", lambda a: float(a.tokens))
+    for part in _ordered_union(a.score.parts for a, s in zip(answers, scored, strict=True) if s):
+        mean(f"part/{part}", lambda a, part=part: a.score.parts.get(part) if a.score.status == "scored" else None)
+    return table
+
+
+def _add_fields(table: dict[str, Ratio], answers: Sequence[Answer]) -> None:
+    """field_accuracy and field_f1 over all fields, then exact/<field> and f1/<field> of each."""
+    reports = [a.report.fields if a.report else {} for a in answers]
+    paths = _ordered_union(reports)
+    n = len(answers)
+    exact_FN, known_FN = np.zeros((len(paths), n)), np.zeros((len(paths), n))
+    twice_tp_FN, all_FN = np.zeros((len(paths), n)), np.zeros((len(paths), n))
+    for column, fields in enumerate(reports):
+        for row, path in enumerate(paths):
+            if (counts := fields.get(path)) is not None:
+                exact_FN[row, column], known_FN[row, column] = float(counts.exact), 1.0
+                twice_tp_FN[row, column] = 2 * counts.tp
+                all_FN[row, column] = 2 * counts.tp + counts.fp + counts.fn
+    table["field_accuracy"] = exact_FN.sum(axis=0), known_FN.sum(axis=0)
+    table["field_f1"] = twice_tp_FN.sum(axis=0), all_FN.sum(axis=0)
+    for row, path in enumerate(paths):
+        table[f"exact/{path}"] = exact_FN[row], known_FN[row]
+        table[f"f1/{path}"] = twice_tp_FN[row], all_FN[row]
+
+
+def _ordered_union(mappings: Iterable[Mapping[str, object]]) -> list[str]:
+    names: dict[str, None] = {}
+    for mapping in mappings:
+        names.update(dict.fromkeys(mapping))
+    return list(names)
+
+
+def summarise(answers: Sequence[Answer], *, resamples: int, seen_groups: Collection[str] | None) -> dict[str, Any]:
+    """{"n": ..., metric: {"value": ..., "ci95": [low, high]}, ..., "seen": {...}, "unseen": {...}}.
+
+    Metrics that no document has are left out. seen and unseen, by group, are there when `seen_groups` is.
+    """
+    bootstrap = Bootstrap(len(answers), resamples=resamples)
+    summary: dict[str, Any] = {"n": len(answers)}
+    for name, ratio in ratios(answers).items():
+        estimate = bootstrap.ratio(*ratio)
+        if estimate.value is not None:
+            summary[name] = estimate.as_dict()
+    if seen_groups is not None:
+        for part, wanted in (("seen", True), ("unseen", False)):
+            members = [a for a in answers if (a.group in seen_groups) is wanted]
+            summary[part] = summarise(members, resamples=resamples, seen_groups=None)
+    return summary
+
+
+def delta(before: Sequence[Answer], after: Sequence[Answer], metric: str, *, resamples: int) -> dict[str, Any]:
+    """after - before of one metric, with the interval of the paired difference over documents."""
+    if [a.document_id for a in before] != [a.document_id for a in after]:
+        raise ValueError("a paired difference needs the same documents in the same order")
+    bootstrap = Bootstrap(len(before), resamples=resamples)
+    return bootstrap.paired_delta(ratios(before)[metric], ratios(after)[metric]).as_dict()
+
+
+def write_answers(path: Path, answers: Sequence[Answer]) -> None:
+    """One JSON object a document: answer, score and comparison. `read_answers` reads it back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for a in answers:
+            row = {
+                "id": a.document_id,
+                "group": a.group,
+                "completion": a.completion,
+                "finish_reason": a.finish_reason,
+                "tokens": a.tokens,
+                "status": a.score.status,
+                "reward": a.score.total,
+                "gate": a.score.gate,
+                "parts": a.score.parts,
+                "error": a.score.error,
+                "report": asdict(a.report) if a.report else None,
+            }
+            file.write(json.dumps(row, ensure_ascii=True) + "\n")
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """The answers that `write_answers` wrote, findings left out."""
+    return [_answer(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _answer(row: dict[str, Any]) -> Answer:
+    score = RubricScore(
+        total=row["reward"],
+        status=row["status"],
+        gate=row["gate"],
+        parts=row["parts"],
+        findings=(),
+        error=row["error"],
+    )
+    report = row["report"]
+    if report is not None:
+        fields = {path: FieldCounts(**counts) for path, counts in report.pop("fields").items()}
+        report = FieldReport(fields=fields, **report)
+    return Answer(row["id"], row["group"], row["completion"], row["finish_reason"], row["tokens"], score, report)
+
+
+def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
+    """Summaries side by side, a metric a row: value and interval, in plain text that a log file can hold."""
+    names = [n for n in _ordered_union(columns.values()) if n not in ("n", "seen", "unseen")]
+    rows = [["", *columns], ["documents", *(str(c["n"]) for c in columns.values())]]
+    rows += [[name, *(_cell(c.get(name)) for c in columns.values())] for name in names]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _cell(metric: Mapping[str, Any] | None) -> str:
+    if metric is None:
+        return "-"
+    digits = 3 if abs(metric["value"]) < 10 else 1
+    low, high = metric["ci95"]
+    return f"{metric['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -1,0 +1,265 @@
+"""What a training run holds: opened from its config, resumed from its folder, closed in the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from rewards.errors import ConfigError, DataError
+from rewards.pool import RewardPool
+from rewards.task import Task, load_task
+from rl import checkpoint, distributed, evaluate
+from rl.config import RunConfig
+from rl.interrupt import Interrupts
+from rl.optim import make_optimizer
+from rl.policy import Policy, load_policy
+from rl.prepare import Prepared, load_documents, prepare, write_left_out
+from rl.record import Record
+from rl.sampler import Sampler
+from rl.stream import Stream
+
+log = logging.getLogger(__name__)
+
+MAY_CHANGE = ("run.resume", "run.steps", "run.dir", "run.name", "record", "checkpoint", "launch.timeout_s")
+"""Keys that a resumed run may have otherwise than before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands, beside weights and optimizer state; plain data in each checkpoint.
+
+    Example: Progress(documents="9f2c44", step=20, position=320, lines=22, evaluated=20, best_step=20, best_value=0.81)
+    """
+
+    documents: str
+    """Fingerprint of the training and the held-out documents."""
+    step: int = 0
+    """Updates done; also the policy version."""
+    position: int = 0
+    """Documents drawn from the stream."""
+    lines: int = 0
+    """Lines of metrics.jsonl."""
+    evaluated: int = -1
+    """Step of the last evaluation."""
+    best_step: int = -1
+    best_value: float | None = None
+    """Step and eval.metric of the best evaluation."""
+
+
+@dataclass(slots=True)
+class Run:
+    """The parts of a run. Only `progress` is ever replaced."""
+
+    config: RunConfig
+    dir: Path
+    task: Task
+    accelerator: Accelerator
+    interrupts: Interrupts
+    policy: Policy
+    reference: Policy | None
+    optimizer: torch.optim.Optimizer
+    train_set: Prepared
+    """Without gold."""
+    test_set: Prepared
+    pool: RewardPool
+    record: Record
+    sampler: Sampler
+    progress: Progress
+    saved: Progress
+
+    def save(self) -> None:
+        """Write a checkpoint of the last whole step, unless it is there already."""
+        if self.saved != self.progress and self.accelerator.is_main_process:
+            checkpoint.save(
+                self.dir,
+                self.progress.step,
+                self.policy.causal_lm.state_dict(),
+                self.optimizer.state_dict(),
+                asdict(self.progress),
+                keep=self.config.checkpoint.keep,
+            )
+        self.saved = self.progress
+
+    def save_best(self) -> None:
+        """Write the policy as a model folder that vLLM and transformers load, in the place of the best one before."""
+        if self.accelerator.is_main_process:
+            save_model(self.dir / "best", self.policy)
+
+    def record_evaluation(self, step: int, summary: Mapping[str, Any], answers: Sequence[evaluate.Answer]) -> None:
+        """The summary into the metrics, each answer into a file of its own."""
+        if self.accelerator.is_main_process:
+            evaluate.write_answers(answers_path(self.dir, step), answers)
+        self.record.evaluation(step, summary)
+
+    def result(self) -> dict[str, Any]:
+        """What the run ends with, for --json: where it is, the best step by eval.metric, and the last evaluation."""
+        progress, resamples = self.progress, self.config.eval.bootstrap
+        last: dict[str, Any] | None = None
+        if progress.evaluated >= 0:
+            answers = evaluate.read_answers(answers_path(self.dir, progress.evaluated))
+            last = evaluate.summarise(answers, resamples=resamples, seen_groups=self.train_set.groups)
+        return {
+            "run": str(self.dir),
+            "steps": progress.step,
+            "best": {"step": progress.best_step, self.config.eval.metric: progress.best_value},
+            "evaluated": progress.evaluated,
+            "evaluation": last,
+        }
+
+
+def open_run(config: RunConfig, stack: ExitStack) -> Run:
+    """Load, prepare, resume and start everything; what needs closing is closed by `stack`."""
+    accelerator = distributed.start(config.run.world_size, config.launch.timeout_s)
+    if config.run.threads is not None:
+        torch.set_num_threads(config.run.threads)
+    run_dir, task = Path(config.run.dir), load_task(config.task)
+    found = find_checkpoint(config, run_dir)
+
+    model = config.model
+    policy = load_policy(model.path, model.dtype, model.attention, model.gradient_checkpointing)
+    policy.model.to(accelerator.device)
+    reference = None
+    if config.method.kl_coef > 0:
+        reference = load_policy(model.path, model.dtype, model.attention).freeze()
+        reference.model.to(accelerator.device)
+    optimizer = make_optimizer(policy.model.named_parameters(), config.optim)
+    train_set, test_set = prepare_sets(config, task, policy, run_dir, write=accelerator.is_main_process)
+    progress = Progress(documents=f"{train_set.fingerprint()}-{test_set.fingerprint()}")
+
+    record = stack.enter_context(Record(run_dir, config))
+    if found is not None:
+        progress = restore(found, progress, policy, optimizer)
+    if accelerator.is_main_process:
+        record.truncate(lines=progress.lines, step=progress.step)
+    pool = stack.enter_context(RewardPool(task, config.rewards.workers, config.rewards.deadline_s))
+    sampler = Sampler(
+        model.path,
+        config.sampler,
+        max_model_len=model.max_positions,
+        dtype=model.dtype,
+        threads=config.run.threads,
+        seed=config.run.seed,
+    )
+    stack.callback(sampler.close)
+    sampler.load(policy.named_tensors_for_sampler(), version=progress.step)
+    interrupts = stack.enter_context(Interrupts())
+    return Run(
+        config=config,
+        dir=run_dir,
+        task=task,
+        accelerator=accelerator,
+        interrupts=interrupts,
+        policy=policy,
+        reference=reference,
+        optimizer=optimizer,
+        train_set=train_set,
+        test_set=test_set,
+        pool=pool,
+        record=record,
+        sampler=sampler,
+        progress=progress,
+        saved=progress,
+    )
+
+
+def save_model(folder: Path, policy: Policy) -> None:
+    """The policy in its own dtype with its tokenizer: written aside, then renamed, so that a whole one is always there."""
+    aside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    policy.causal_lm.save_pretrained(aside, state_dict=dict(policy.named_tensors_for_sampler()))
+    policy.tokenizer.save_pretrained(aside)
+    if folder.exists():
+        before = folder.with_name(folder.name + ".old")
+        shutil.rmtree(before, ignore_errors=True)
+        folder.rename(before)
+        aside.rename(folder)
+        shutil.rmtree(before)
+    else:
+        aside.rename(folder)
+
+
+def answers_path(run_dir: Path, step: int) -> Path:
+    """Where the answers of the evaluation after `step` updates are."""
+    return run_dir / "evaluations" / f"step_{step:06d}.jsonl"
+
+
+def prepare_sets(
+    config: RunConfig, task: Task, policy: Policy, run_dir: Path, *, write: bool
+) -> tuple[Prepared, Prepared]:
+    """Training documents, their gold taken away, and at most eval.documents held-out ones."""
+    parts = load_documents(config.docs, task, run_dir / "logs")
+    test = parts.test
+    if config.eval.documents is not None and config.eval.documents < len(test):
+        test = tuple(test[i] for i in sorted(Stream(len(test), config.run.seed).next(config.eval.documents)))
+    prepared = []
+    for what, documents, completion_tokens in (
+        ("train", [evaluate.without_gold(document) for document in parts.train], config.sampler.max_tokens),
+        ("test", test, config.eval.max_tokens),
+    ):
+        one = prepare(
+            documents,
+            task,
+            policy.tokenizer,
+            max_prompt_tokens=config.model.max_positions - completion_tokens,
+            schema_in_prompt=config.model.schema_in_prompt,
+            what=what,
+        )
+        if write:
+            write_left_out(run_dir / "logs", one, what)
+        prepared.append(one)
+    return prepared[0], prepared[1]
+
+
+def find_checkpoint(config: RunConfig, run_dir: Path) -> checkpoint.Checkpoint | None:
+    """The checkpoint to go on from, or None for a new run. Raises ConfigError where run.resume forbids what is there."""
+    found = None if config.run.resume == "never" else checkpoint.latest(run_dir)
+    if config.run.resume == "never" and (run_dir / "metrics.jsonl").exists():
+        raise ConfigError(
+            f"run.resume=never: {run_dir} holds a run already; choose another run.name or run.resume=auto"
+        )
+    if config.run.resume == "must" and found is None:
+        raise ConfigError(f"run.resume=must: {run_dir} holds no whole checkpoint; use run.resume=auto to start")
+    if found is not None:
+        before = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
+        change = first_change(before, config.model_dump(mode="json"))
+        if change is not None:
+            key, old, new = change
+            raise ConfigError(
+                f"{key}: the run in {run_dir} was made with {old!r}, not {new!r}; set it back or choose another run.name"
+            )
+    return found
+
+
+def first_change(before: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """The first key, dotted, whose value a resumed run may not change; None where there is no such key."""
+    if key in MAY_CHANGE:
+        return None
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return None if before == now else (key, before, now)
+    for name in [*before, *(name for name in now if name not in before)]:
+        change = first_change(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+        if change is not None:
+            return change
+    return None
+
+
+def restore(
+    found: checkpoint.Checkpoint, fresh: Progress, policy: Policy, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Put weights and optimizer state back; the progress of the checkpoint. Raises DataError for other documents."""
+    progress = Progress(**found.extra)
+    if progress.documents != fresh.documents:
+        raise DataError("docs: not the documents that the run began with; bring them back, or choose another run.name")
+    policy.causal_lm.load_state_dict(found.policy_state)
+    optimizer.load_state_dict(found.optimizer_state)
+    log.info("resumed after step %d", progress.step)
+    return progress
