@@ -286,7 +286,9 @@ class PretrainConfig(Strict):
     """How the starter policy is made: a tokenizer and a Qwen3 of random weights, trained on synthetic documents only."""
 
     out: Text
-    """Folder of the model: tokenizer, bf16 safetensors, its log and, while it trains, its last state."""
+    """Folder of the model: tokenizer, bf16 safetensors and its log."""
+    init: Text | None
+    """Folder of a model to go on from (its tokenizer and shape are kept); null starts from random weights."""
     seed: Seed
     tasks: dict[str, Positive]
     """Share of each task's documents, by weight."""

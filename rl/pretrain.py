@@ -1,6 +1,6 @@
 """Pre-trains the starter policy on synthetic documents: tokenizer, random Qwen3, next-token loss on the completions.
 
-Muon on the hidden matrices (Jordan et al. 2024), AdamW on the rest, warm-up, plateau, decay. Shape legend: B documents, S tokens.
+Muon on the hidden matrices (Jordan et al. 2024), AdamW on the rest; warm-up, plateau, decay. B documents, S tokens.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -53,8 +54,10 @@ def pad(examples: list[Example], pad_id: int) -> tuple[Tensor, Tensor]:
     return ids_BS, labels_BS
 
 
-def batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, tasks: dict[str, Task], cap: list[int]) -> Iterator[list[Example]]:
-    """Endless batches of about `tokens_per_step` tokens and like lengths; documents over cap[0] tokens are passed over."""
+def batches(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, tasks: dict[str, Task], cap: list[int]
+) -> Iterator[list[Example]]:
+    """Endless batches of about `tokens_per_step` tokens and like lengths; those over cap[0] are passed over."""
     rng = Random(config.seed)
     source = mixture(config.tasks, config.seed, config.layouts)
     while True:
@@ -84,8 +87,10 @@ def completion_logits(model: Qwen3ForCausalLM, ids_BS: Tensor, labels_BS: Tensor
 
 
 @torch.no_grad()
-def exactness(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: list[Example], bf16: bool = True) -> dict[str, float]:
-    """Share of documents whose greedy answer is the gold, token for token (argmax is right at every place), by family."""
+def exactness(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: list[Example], bf16: bool = True
+) -> dict[str, float]:
+    """Share of documents answered right, token for token (greedy: argmax is right everywhere), by family."""
     model.eval()
     right: dict[str, list[float]] = defaultdict(list)
     ordered = sorted(examples, key=lambda e: len(e.ids))
@@ -102,7 +107,9 @@ def exactness(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, examp
     return {name: sum(values) / len(values) for name, values in right.items()}
 
 
-def held_examples(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, tasks: dict[str, Task], layouts: str, count: int) -> list[Example]:
+def held_examples(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, tasks: dict[str, Task], layouts: str, count: int
+) -> list[Example]:
     out = []
     for name in tasks:
         for i in range(count):
@@ -110,6 +117,19 @@ def held_examples(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, ta
             assert document.gold is not None
             out.append(encode(tokenizer, tasks[name], document.text, document.gold, document.id.rsplit("-", 1)[1]))
     return out
+
+
+def begin(config: PretrainConfig, tasks: dict[str, Task]) -> tuple[PreTrainedTokenizerFast, Qwen3ForCausalLM]:
+    """A tokenizer learned from synthetic documents and random weights; or both from config.init, to go on from."""
+    if config.init is not None:
+        model = Qwen3ForCausalLM.from_pretrained(config.init, dtype=torch.float32, attn_implementation="sdpa")
+        return PreTrainedTokenizerFast.from_pretrained(config.init), model
+    texts: list[str] = []
+    for name, document in islice(mixture(config.tasks, config.seed + 7, config.layouts), config.tokenizer_documents):
+        assert document.gold is not None
+        texts += [document.text, tasks[name].canonical(document.gold), tasks[name].prompt]
+    tokenizer = train_tokenizer(texts, config.vocabulary, config.max_positions)
+    return tokenizer, Qwen3ForCausalLM(model_config(config, tokenizer))
 
 
 def rate(progress: float, config: PretrainConfig) -> float:
@@ -125,13 +145,7 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     tasks = {name: load_task(name) for name in config.tasks}
-    texts: list[str] = []
-    for name, document in zip(range(config.tokenizer_documents), mixture(config.tasks, config.seed + 7, config.layouts), strict=False):
-        task = tasks[document[0]]
-        assert document[1].gold is not None
-        texts += [document[1].text, task.canonical(document[1].gold), task.prompt]
-    tokenizer = train_tokenizer(texts, config.vocabulary, config.max_positions)
-    model = Qwen3ForCausalLM(model_config(config, tokenizer))
+    tokenizer, model = begin(config, tasks)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
 
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
@@ -170,8 +184,15 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
             recent.append(float(loss.detach()))
             done = progress >= 1.0
             if step % 20 == 0 or done:
-                line: dict[str, object] = {"step": step, "progress": round(progress, 4), "loss": round(sum(recent) / len(recent), 4), "tokens": tokens,
-                                           "documents": documents, "seconds": round(time.monotonic() - begin, 1), "cap": cap[0]}  # fmt: skip
+                line: dict[str, object] = {
+                    "step": step,
+                    "progress": round(progress, 4),
+                    "loss": round(sum(recent) / len(recent), 4),
+                    "tokens": tokens,
+                    "documents": documents,
+                    "seconds": round(time.monotonic() - begin, 1),
+                    "cap": cap[0],
+                }
                 recent = []
                 if step % config.evaluate_every == 0 or done:
                     line["exact_seen_layouts"] = exactness(model, tokenizer, seen)
