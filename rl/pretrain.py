@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from envs.prompts import messages
-from envs.synthetic import generate, mixture
+from envs.synthetic import Layouts, generate, mixture
 from rewards.task import Task, load_task
 from rl.config import PretrainConfig
 from rl.tokenizer import train_tokenizer
@@ -94,12 +94,12 @@ def exactness(
     model.eval()
     right: dict[str, list[float]] = defaultdict(list)
     ordered = sorted(examples, key=lambda e: len(e.ids))
-    for start in range(0, len(ordered), 16):
-        chunk = ordered[start : start + 16]
+    for first in range(0, len(ordered), 16):
+        chunk = ordered[first : first + 16]
         ids_BS, labels_BS = pad(chunk, int(tokenizer.pad_token_id))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             logits_TV, targets_T = completion_logits(model, ids_BS, labels_BS)
-        hits = (logits_TV.argmax(-1) == targets_T).split([len(e.ids) - e.prompt_length for e in chunk])
+        hits = torch.split(logits_TV.argmax(-1) == targets_T, [len(e.ids) - e.prompt_length for e in chunk])
         for e, hit in zip(chunk, hits, strict=True):
             right["all"].append(float(hit.all()))
             right[e.family].append(float(hit.all()))
@@ -108,18 +108,18 @@ def exactness(
 
 
 def held_examples(
-    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, tasks: dict[str, Task], layouts: str, count: int
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, tasks: dict[str, Task], layouts: Layouts, count: int
 ) -> list[Example]:
     out = []
     for name in tasks:
         for i in range(count):
-            document = generate(name, config.seed + 1_000_003, i, layouts)  # type: ignore[arg-type]
+            document = generate(name, config.seed + 1_000_003, i, layouts)
             assert document.gold is not None
             out.append(encode(tokenizer, tasks[name], document.text, document.gold, document.id.rsplit("-", 1)[1]))
     return out
 
 
-def begin(config: PretrainConfig, tasks: dict[str, Task]) -> tuple[PreTrainedTokenizerFast, Qwen3ForCausalLM]:
+def start(config: PretrainConfig, tasks: dict[str, Task]) -> tuple[PreTrainedTokenizerFast, Qwen3ForCausalLM]:
     """A tokenizer learned from synthetic documents and random weights; or both from config.init, to go on from."""
     if config.init is not None:
         model = Qwen3ForCausalLM.from_pretrained(config.init, dtype=torch.float32, attn_implementation="sdpa")
@@ -145,7 +145,7 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     tasks = {name: load_task(name) for name in config.tasks}
-    tokenizer, model = begin(config, tasks)
+    tokenizer, model = start(config, tasks)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
 
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
@@ -175,7 +175,7 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits_TV, targets_T = completion_logits(model, ids_BS, labels_BS)
             loss = F.cross_entropy(logits_TV.float(), targets_T)
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
             for optimizer in optimizers:
                 optimizer.step()
@@ -229,5 +229,5 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     """bf16 safetensors, with the tokenizer beside them."""
     copy = Qwen3ForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
-    copy.to(torch.bfloat16).save_pretrained(out)  # type: ignore[arg-type]
+    copy.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
