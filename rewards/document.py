@@ -1,9 +1,16 @@
-"""Document: what one line of documents.jsonl says."""
+"""Document, and its index: lines, words, printed amounts and dates with their offsets, built once for a whole group."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from rewards import normalize
+
+MAX_LINES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +24,128 @@ class Document:
     text: str
     group: str
     gold: dict[str, Any] | None
+
+
+class Number(NamedTuple):
+    """A printed number: its value, its (start, end) in the text with sign and mark, its line, and whether it is money
+    (two decimals or a currency mark, no percent sign, not part of a code)."""
+
+    value: Decimal
+    start: int
+    end: int
+    line: int
+    money: bool
+    mark: str
+
+
+class Line(NamedTuple):
+    """One line: its (start, end) in the text, its words (letters and digits, folded), and the same words between spaces,
+    so that a phrase is found with `in` at word boundaries."""
+
+    start: int
+    end: int
+    words: list[str]
+    spaced: str
+    money: list[Number]
+
+
+@dataclass(slots=True)
+class DocumentIndex:
+    """What the rewards look up. `cache` holds what was worked out for one document and is shared by its group."""
+
+    text: str
+    lines: list[Line]
+    numbers: list[Number]
+    money: list[Number]
+    marks: frozenset[str]
+    cache: dict[Any, Any] = field(default_factory=dict)
+
+    def span_of(self, phrase: str, line: int, last: int | None = None) -> tuple[int, int]:
+        """(start, end) of a printed phrase in its line, or of the whole lines where its print differs."""
+        first, final = self.lines[line], self.lines[line if last is None else last]
+        at = self.text[first.start : first.end].casefold().find(phrase.casefold())
+        return (first.start + at, first.start + at + len(phrase)) if at >= 0 else (first.start, final.end)
+
+
+_NUMBER = re.compile(r"(?<![\d.,])(?:[.,](?=\d\d(?!\d)))?\d(?:[\d.,']*\d)?")
+_BEFORE = re.compile(
+    r"(?P<open>\(\s?)?(?P<sign>-\s?)?(?P<mark>(?<![A-Z])(?:" + normalize._MARKS + r")\.?\s?)?(?P<sign2>-\s?)?$",
+    re.IGNORECASE,
+)
+_AFTER = re.compile(
+    r"(?P<percent>\s?%)|(?P<trail>-(?!\w))?(?P<mark>\s?(?:EUR|CHF|KR|ZŁ|TL|€|£|\$)(?![A-Z]))?(?P<close>\s?\))?",
+    re.IGNORECASE,
+)
+
+
+@lru_cache(maxsize=65_536)
+def _value(body: str) -> tuple[Decimal, bool] | None:
+    """(value, has two decimals) of a printed number's body; None where it has no single reading."""
+    found = normalize.readings(body)
+    if len(found) != 1:
+        # 1,234 has two readings: as a number it is a thousand (a till prints three decimals with a point, if at all).
+        if len(found) == 2 and "," in body:
+            return max(found), False
+        if len(found) == 2 and "." in body:
+            return min(found), False
+        return None
+    return found[0], len(body) > 2 and body[-3] in ".,"
+
+
+def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
+    found = []
+    for match in _NUMBER.finditer(text, start, end):
+        at, stop = match.span()
+        body = match.group()
+        before = text[at - 1] if at > start else " "
+        if body[0] in ".," and (before.isalnum() or before in ").,"):
+            body, at = body[1:], at + 1  # "NO.12" is 12
+        read = _value(body)
+        if read is None:
+            continue
+        value, decimals = read
+        money, mark, sign = decimals, "", 1
+        if before.isspace() and (stop >= end or text[stop].isspace()) and text[at - 2 : at - 1].isspace():
+            found.append(Number(value, at, stop, line, money, mark))  # the common case: a column of its own
+            continue
+        lead = _BEFORE.search(text, max(start, at - 8), at)
+        tail = _AFTER.match(text, stop, end)
+        assert lead is not None and tail is not None
+        mark = (lead["mark"] or tail["mark"] or "").strip().rstrip(".").upper()
+        if tail["percent"]:
+            money = False
+        elif mark:
+            money = decimals or body.isdigit() or not decimals
+        elif before.isalpha() and not (before in "xX" and (at - 2 < start or not text[at - 2].isalpha())):
+            money = False  # part of a code such as A12.50
+        if money:
+            opened = bool(lead["open"] and tail["close"])
+            signs = [lead["sign"], lead["sign2"], tail["trail"]]
+            dashed = any(signs)
+            if lead["sign"] and not lead["mark"]:
+                # A dash that touches a word is a hyphen: SUB-12.00.
+                dash = lead.start("sign")
+                dashed = not (dash > start and text[dash - 1].isalnum())
+            sign = -1 if opened or dashed else 1
+            at = lead.start() if opened or dashed or lead["mark"] else at
+            stop = tail.end() if opened else max(stop, tail.end("trail"), tail.end("mark"))
+        found.append(Number(value * sign, at, stop, line, money, mark))
+    return found
+
+
+def read(text: str) -> DocumentIndex:
+    """The index of a document's text."""
+    lines: list[Line] = []
+    numbers: list[Number] = []
+    start = 0
+    for i, row in enumerate(text.split("\n")):
+        if i >= MAX_LINES:
+            break
+        end = start + len(row)
+        found = _numbers(text, start, end, i)
+        row_words = normalize.words(row)
+        lines.append(Line(start, end, row_words, f" {' '.join(row_words)} ", [n for n in found if n.money]))
+        numbers.extend(found)
+        start = end + 1
+    money = [n for n in numbers if n.money]
+    return DocumentIndex(text, lines, numbers, money, frozenset(n.mark for n in numbers if n.mark))

@@ -69,7 +69,7 @@ def parse_relation(text: str) -> Relation:
         match = _TOKEN.match(text, position)
         if match is None:
             at = position + len(text[position:]) - len(text[position:].lstrip())
-            raise RelationFault(f"cannot read {text[at:at + 10]!r}", at)
+            raise RelationFault(f"cannot read {text[at : at + 10]!r}", at)
         kind = match.lastgroup if match.lastgroup != "optional" else "path"
         assert kind is not None
         tokens.append((kind, match.group(kind), bool(match.group("optional")), match.start(kind)))

@@ -15,13 +15,12 @@ import jsonschema_rs
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rewards.dates import DateFormat
 from rewards.errors import ConfigError, DataError
 from rewards.relations import Relation, RelationFault, parse_relation
 
 TASK_FOLDER = Path(__file__).resolve().parents[1] / "configs" / "task"
 
-DATE_FORMATS = ("ymd", "dmy", "mdy", "d_mon_y", "mon_d_y", "y_mon_d")
-DateFormat = Literal["ymd", "dmy", "mdy", "d_mon_y", "mon_d_y", "y_mon_d"]
 Kind = Literal["text", "code", "date", "money", "number", "class"]
 
 Weight = Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)]
@@ -42,6 +41,10 @@ class FieldSpec(_Model):
     cue: words that stand on the line of the value or just above it.  avoid: words that mark a line as something else.
     top: the value is expected within this many lines of the document's top.
     prefer: words of which the true value has one, where a line near the top has one (company forms).
+    other: words that mark somebody else's name, on their own line and the next (bill to).
+    last: the value is the last one beside its cue before the first amount beside a word of `stop` (a total after rounding).
+    adjusted_by: a field that is added to the labelled value to give the true one, where that is printed (rounding).
+    day_first, month_first: printed words or currency marks that settle how 03/04/2018 is read; without them both ways.
     expected: when null is an abstention: "always", or "cued" = only where a cue line shows a value other than zero.
     words: for a class: value -> printed words that speak for it.
     """
@@ -54,6 +57,12 @@ class FieldSpec(_Model):
     prefer: list[Word] | None = None
     top: Annotated[int, Field(ge=1, le=1000)] | None = None
     expected: Literal["always", "cued"] | None = None
+    other: list[Word] | None = None
+    last: bool | None = None
+    stop: list[Word] | None = None
+    adjusted_by: str | None = None
+    day_first: list[Word] | None = None
+    month_first: list[Word] | None = None
     words: dict[str, list[Word]] | None = None
 
 
@@ -61,15 +70,17 @@ class RowSpec(_Model):
     """How the rows of one array stand in the document.
 
     weight: share of the rows in `grounded`.  name, amount: the leaves that identify a row and carry its net amount.
-    summary: words that mark a line as part of the summary (totals, payment), where no row is.
-    start: words of a table's heading.
+    heading: words of the table's heading line.
+    end: words of the line that ends the table (totals).
+    summary: words of the lines that are no rows: a line with one of these and no other words (discount, tax, payment).
     """
 
     weight: Weight
     name: str
     amount: str
+    heading: list[Word]
+    end: list[Word]
     summary: list[Word]
-    start: list[Word]
 
 
 class Bounds(_Model):
@@ -105,7 +116,7 @@ class TaskFile(_Model):
     rubric: RubricSpec
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """A checked task file. `schema` is its JSON Schema; `relations` are parsed: name -> alternatives."""
 
@@ -182,7 +193,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _no_dupl
 
 
 def nearest(name: str, known: Iterator[str] | list[str] | tuple[str, ...]) -> str:
-    """"; did you mean 'x'?" for the nearest known name, or the list of them."""
+    """ "; did you mean 'x'?" for the nearest known name, or the list of them."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
@@ -255,6 +266,8 @@ def task_from_dict(raw: Mapping[str, Any], where: str = "task") -> Task:
             hint = nearest(str(location[-1]), _known_keys(location))
             raise ConfigError(f"{where}: {key}: unknown key{hint}") from None
         given = "" if fault["type"] == "missing" else f", got {str(fault['input'])[:60]!r}"
+        # YAML reads a bare no, yes, on and off as true and false.
+        given += "; put it in quotes" if isinstance(fault["input"], bool) and "string" in fault["type"] else ""
         raise ConfigError(f"{where}: {key}: {fault['msg'][0].lower()}{fault['msg'][1:]}{given}") from None
     return _checked(file, where)
 
@@ -279,6 +292,9 @@ def _checked(file: TaskFile, where: str) -> Task:
             raise ConfigError(f"{where}: fields.{path}.formats: a date needs it and no other kind takes it")
         if spec.kind == "class" and not leaf.get("enum"):
             raise ConfigError(f"{where}: fields.{path}.kind: a class needs an enum in the schema")
+        if spec.adjusted_by is not None and spec.adjusted_by not in file.fields:
+            hint = nearest(spec.adjusted_by, list(file.fields))
+            raise ConfigError(f"{where}: fields.{path}.adjusted_by: no field {spec.adjusted_by!r}{hint}")
         for word in spec.words or ():
             if word not in leaf.get("enum", ()):
                 raise ConfigError(f"{where}: fields.{path}.words.{word}: not in the schema's enum")

@@ -1,0 +1,149 @@
+"""Dates in their printed forms. A form that the task does not declare is not read."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+DateFormat = Literal["ymd", "dmy", "mdy", "d_mon_y", "mon_d_y", "y_mon_d"]
+DATE_FORMATS: tuple[DateFormat, ...] = ("ymd", "dmy", "mdy", "d_mon_y", "mon_d_y", "y_mon_d")
+
+# English, German, French, Portuguese, Spanish, Italian, Dutch, Malay. Compared without accents' marks on either side.
+_NAMES = (
+    "january jan januar janvier janv janeiro enero gennaio januari",
+    "february feb februar février fevrier fév fev fevereiro febrero febbraio februari",
+    "march mar märz maerz mrz mars março marco marzo maart mac",
+    "april apr avril avr abril abr aprile",
+    "may mai maio mayo maggio mei",
+    "june jun juni juin junho junio giugno",
+    "july jul juli juillet juil julho julio luglio julai",
+    "august aug août aout agosto ago augustus ogos",
+    "september sept sep septembre setembro set septiembre settembre",
+    "october oct oktober okt octobre outubro out octubre ottobre",
+    "november nov novembre novembro noviembre",
+    "december dec dezember dez décembre decembre déc dezembro diciembre dicembre desember disember dis",
+)
+MONTHS = {name: number for number, names in enumerate(_NAMES, start=1) for name in names.split()}
+_MONTH = "(?P<{}>" + "|".join(sorted(MONTHS, key=len, reverse=True)) + r")\.?"
+_NUMERIC = r"(?<![\w.,/-])(?P<a>\d{1,4})(?P<sep> ?[/.\-] ?)(?P<b>\d{1,2})(?P=sep)(?P<c>\d{2,4})(?![\d/-]|[.,]\d|,\d)"
+_D_MON_Y = (
+    r"(?<![\w.,])(?P<d>\d{1,2})(?:st|nd|rd|th|\.|º)?(?: ?de ?)?[ ./\-]{0,3}" + _MONTH.format("m")
+    + r"(?: ?de ?)?[ ./,'\-]{0,3}(?P<y>\d{4}|\d{2})(?!\d|[:.]\d)"
+)  # fmt: skip
+_MON_D_Y = (
+    r"(?<!\w)"
+    + _MONTH.format("m2")
+    + r"[ .\-]{1,2}(?P<d2>\d{1,2})(?:st|nd|rd|th)?[ ,./'\-]{1,3}(?P<y2>\d{4}|\d{2})(?!\d|[:.]\d)"
+)
+_Y_MON_D = r"(?<!\w)(?P<y3>\d{4})[ ./\-]{0,2}" + _MONTH.format("m3") + r"[ ./\-]{0,2}(?P<d3>\d{1,2})(?!\d)"
+
+
+@dataclass(frozen=True, slots=True)
+class DateMention:
+    """A printed date: its (start, end) in the text, and each day that the allowed forms read in it, by form."""
+
+    start: int
+    end: int
+    readings: tuple[tuple[DateFormat, datetime.date], ...]
+
+
+def _day(year: str, month: int, day: int) -> datetime.date | None:
+    number = int(year)
+    if len(year) == 2:
+        number += 2000 if number < 70 else 1900
+    elif len(year) != 4:
+        return None
+    if not (1 <= month <= 12 and 1 <= day <= 31 and number >= 1):
+        return None
+    try:
+        return datetime.date(number, month, day)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _named(formats: frozenset[str]) -> re.Pattern[str] | None:
+    parts = {"d_mon_y": _D_MON_Y, "mon_d_y": _MON_D_Y, "y_mon_d": _Y_MON_D}
+    wanted = [f"(?P<{form}>{part if form in formats else '(?!)'})" for form, part in parts.items()]
+    return re.compile("|".join(wanted), re.IGNORECASE) if formats else None
+
+
+_NUMERIC_RE = re.compile(_NUMERIC, re.ASCII)
+# Looked for first: a month's name is rare, and the full patterns are slow to try at every character.
+_ANY_MONTH = re.compile(
+    "(?<![a-zA-Z])(?:" + "|".join(sorted({name[:3] for name in MONTHS})) + r")[^\W\d_]{0,7}(?![^\W\d_])", re.IGNORECASE
+)
+
+
+def _numeric(match: re.Match[str], formats: Collection[str]) -> tuple[tuple[DateFormat, datetime.date], ...]:
+    a, b, c = match["a"], match["b"], match["c"]
+    found: list[tuple[DateFormat, datetime.date]] = []
+    if len(a) == 4:
+        if "ymd" in formats and len(c) == 2 and (day := _day(a, int(b), int(c))):
+            found.append(("ymd", day))
+    elif len(a) <= 2 and len(c) in (2, 4):
+        if "dmy" in formats and (day := _day(c, int(b), int(a))):
+            found.append(("dmy", day))
+        # 10.30.15 is a time: nobody prints month.day.year.
+        if "mdy" in formats and "." not in match["sep"] and (day := _day(c, int(a), int(b))):
+            found.append(("mdy", day))
+    return tuple(found)
+
+
+def find_dates(text: str, formats: Collection[DateFormat]) -> list[DateMention]:
+    """Every printed date in the text that one of the forms reads, in order of place.
+
+    >>> [m.readings for m in find_dates("DATE: 24-MAR-18 9:05", ["d_mon_y"])]
+    [(('d_mon_y', datetime.date(2018, 3, 24)),)]
+    """
+    mentions = []
+    for match in _NUMERIC_RE.finditer(text):
+        readings = _numeric(match, formats)
+        if readings:
+            mentions.append(DateMention(match.start(), match.end(), readings))
+    pattern = _named(frozenset(formats) - {"ymd", "dmy", "mdy"})
+    if pattern is not None:
+        done = 0
+        for hint in _ANY_MONTH.finditer(text):
+            named = pattern.search(text, max(done, hint.start() - 8), hint.end() + 16)
+            if named is None or not named.start() <= hint.start() < named.end():
+                continue
+            done = named.end()
+            form: DateFormat = "d_mon_y" if named["d_mon_y"] else "mon_d_y" if named["mon_d_y"] else "y_mon_d"
+            suffix = {"d_mon_y": "", "mon_d_y": "2"}.get(form, "3")
+            month = MONTHS[named[f"m{suffix}"].casefold()]
+            day = _day(named[f"y{suffix}"], month, int(named[f"d{suffix}"]))
+            if day:
+                mentions.append(DateMention(named.start(), named.end(), ((form, day),)))
+    mentions.sort(key=lambda mention: mention.start)
+    return mentions
+
+
+def date(text: str, formats: Collection[DateFormat]) -> datetime.date | None:
+    """The one day that a whole printed date means, or None where it is no date or its forms disagree.
+
+    >>> date("03/04/2018", ["dmy"]), date("03/04/2018", ["dmy", "mdy"])
+    (datetime.date(2018, 4, 3), None)
+    """
+    text = text.strip()
+    if len(text) > 40:
+        return None
+    days = {day for m in find_dates(text, formats) if (m.start, m.end) == (0, len(text)) for _, day in m.readings}
+    return days.pop() if len(days) == 1 else None
+
+
+_ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def iso(value: object) -> datetime.date | None:
+    """The day of a canonical YYYY-MM-DD string; None for anything else, "2018-02-30" among them."""
+    if not isinstance(value, str) or not _ISO.fullmatch(value) or not value.isascii():
+        return None
+    try:
+        return datetime.date(int(value[:4]), int(value[5:7]), int(value[8:]))
+    except ValueError:
+        return None

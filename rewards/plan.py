@@ -1,0 +1,149 @@
+"""A task, compiled: what the rewards need of it, worked out once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import jsonschema_rs
+
+from rewards import normalize
+from rewards.task import Bounds, FieldSpec, RowSpec, Task, leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """Words to look for in a line: phrases at word boundaries, and marks such as # that are no words."""
+
+    pattern: re.Pattern[str] | None
+    marks: tuple[str, ...]
+
+    def in_spaced(self, spaced: str) -> bool:
+        """Whether a line (its folded words between spaces, Line.spaced) has one of the phrases."""
+        return self.pattern is not None and self.pattern.search(spaced) is not None
+
+    def starts(self, spaced: str) -> bool:
+        """Whether a line begins with one of the phrases."""
+        return self.pattern is not None and self.pattern.match(spaced) is not None
+
+
+def phrases(listed: Iterable[str] | None) -> Phrases | None:
+    """Compiles a list of a task file; None stays None."""
+    if listed is None:
+        return None
+    spaced = {" ".join(normalize.words(phrase)): phrase for phrase in listed}
+    found = sorted((key for key in spaced if key), key=len, reverse=True)
+    pattern = re.compile(" (?:" + "|".join(map(re.escape, found)) + ")(?= )") if found else None
+    return Phrases(pattern, tuple(p.strip() for key, p in spaced.items() if not key))
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPlan:
+    """A leaf: its path, its spec, and its compiled words."""
+
+    path: str
+    spec: FieldSpec
+    nullable: bool
+    cue: Phrases | None
+    avoid: Phrases | None
+    prefer: Phrases | None
+    other: Phrases | None
+    stop: Phrases | None
+    day_first: Phrases | None
+    month_first: Phrases | None
+    words: dict[str, Phrases]
+    unsigned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RowPlan:
+    """An array: its name, its spec, its leaves by key, and its compiled words."""
+
+    array: str
+    spec: RowSpec
+    fields: dict[str, FieldPlan]
+    heading: Phrases
+    heading_words: frozenset[str]
+    summary: Phrases
+    end: Phrases
+    vocabulary: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A task, compiled. `scalars` are the leaves outside arrays, by path; `table_words` stand only in headings of rows."""
+
+    task: Task
+    validator: Any
+    scalars: dict[str, FieldPlan]
+    rows: dict[str, RowPlan]
+    table_words: frozenset[str]
+    bounds: dict[str, tuple[Decimal | date | None, Decimal | date | None]]
+    weight: float
+
+
+def _limit(value: Any) -> Decimal | date | None:
+    return value if value is None or isinstance(value, date) else Decimal(str(value))
+
+
+def _field(task: Task, path: str, schema: Any) -> FieldPlan:
+    spec = task.fields[path]
+    types = schema.get("type", ())
+    return FieldPlan(
+        path=path,
+        spec=spec,
+        nullable="null" in types if isinstance(types, list) else types == "null",
+        cue=phrases(spec.cue),
+        avoid=phrases(spec.avoid),
+        prefer=phrases(spec.prefer),
+        other=phrases(spec.other),
+        stop=phrases(spec.stop),
+        day_first=phrases(spec.day_first),
+        month_first=phrases(spec.month_first),
+        words={value: found for value, listed in (spec.words or {}).items() if (found := phrases(listed))},
+        unsigned="-" not in str(schema.get("pattern", "-")),
+    )
+
+
+def _phrases(listed: Iterable[str]) -> Phrases:
+    found = phrases(listed)
+    assert found is not None
+    return found
+
+
+@lru_cache(maxsize=32)
+def compile_plan(task: Task) -> Plan:
+    """The Plan of a task, built once."""
+    known = {path: _field(task, path, schema) for path, schema in leaves(task.schema)}
+    scalars = {path: field for path, field in known.items() if "[]" not in path}
+    rows = {}
+    for array, spec in task.rows.items():
+        own = {path.removeprefix(f"{array}[]."): f for path, f in known.items() if path.startswith(f"{array}[].")}
+        cues = [word for f in scalars.values() if f.spec.kind == "money" for word in f.spec.cue or ()]
+        vocabulary = {w for phrase in (*spec.summary, *spec.end, *cues) for w in normalize.words(phrase)}
+        vocabulary |= {mark.strip(".$").lower() for mark in normalize.CURRENCY}
+        rows[array] = RowPlan(
+            array=array,
+            spec=spec,
+            fields=own,
+            heading=_phrases(spec.heading),
+            heading_words=frozenset(w for phrase in spec.heading for w in normalize.words(phrase)),
+            summary=_phrases([*spec.summary, *spec.end]),
+            end=_phrases(spec.end),
+            vocabulary=frozenset(vocabulary),
+        )
+    bounds: dict[str, Bounds] = task.plausible
+    return Plan(
+        task=task,
+        validator=jsonschema_rs.validator_for(task.schema),
+        scalars=scalars,
+        rows=rows,
+        table_words=frozenset(w for r in rows.values() for w in r.heading_words - r.vocabulary),
+        bounds={path: (_limit(b.min), _limit(b.max)) for path, b in bounds.items()},
+        weight=sum(task.rubric.rewards.values()),
+    )
