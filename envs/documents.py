@@ -92,7 +92,7 @@ def read_documents(
         if limit is not None and len(documents) >= limit:
             break
     if not documents:
-        _nothing(faults, "document")
+        nothing(faults, "document")
     return documents
 
 
@@ -107,7 +107,7 @@ def iterate_documents(path: str | Path, faults: Quarantine) -> Iterator[Document
         first_line[document.id] = line
         return document
 
-    return _iterate(path, faults, check)
+    return iterate_lines(path, faults, check)
 
 
 def read_traces(path: str | Path, *, max_bad: int, quarantine: Path | None, limit: int | None = None) -> list[Trace]:
@@ -119,7 +119,7 @@ def read_traces(path: str | Path, *, max_bad: int, quarantine: Path | None, limi
         if limit is not None and len(traces) >= limit:
             break
     if not traces:
-        _nothing(faults, "trace")
+        nothing(faults, "trace")
     return traces
 
 
@@ -127,9 +127,9 @@ def iterate_traces(path: str | Path, faults: Quarantine) -> Iterator[Trace]:
     """Streams the traces of a JSONL file; bad lines go to `faults`."""
 
     def check(row: dict[str, Any], line: int) -> Trace:
-        return Trace(_text(row, "id"), _text(row, "extractor"), _text(row, "completion", may_be_empty=True))
+        return Trace(text_of(row, "id"), text_of(row, "extractor"), text_of(row, "completion", may_be_empty=True))
 
-    return _iterate(path, faults, check)
+    return iterate_lines(path, faults, check)
 
 
 def write_documents(path: str | Path, documents: Iterable[Document]) -> int:
@@ -145,8 +145,8 @@ def write_documents(path: str | Path, documents: Iterable[Document]) -> int:
 
 def document_of(row: Mapping[str, Any]) -> Document:
     """One row checked. Raises LineFault."""
-    name, text = _text(row, "id"), _text(row, "text")
-    group = name if row.get("group") in (None, "") else _text(row, "group")
+    name, text = text_of(row, "id"), text_of(row, "text")
+    group = name if row.get("group") in (None, "") else text_of(row, "group")
     gold = row.get("gold")
     if gold is not None:
         if not isinstance(gold, dict):
@@ -155,7 +155,8 @@ def document_of(row: Mapping[str, Any]) -> Document:
     return Document(id=name, text=text, group=group, gold=gold)
 
 
-def _iterate(path: str | Path, faults: Quarantine, check: Callable[[dict[str, Any], int], Item]) -> Iterator[Item]:
+def iterate_lines(path: str | Path, faults: Quarantine, check: Callable[[dict[str, Any], int], Item]) -> Iterator[Item]:
+    """`check(object, line number)` of each line; where it raises LineFault, or the line is no object, `faults` gets it."""
     for number, raw, whole in _lines(Path(path)):
         try:
             yield check(_object(raw), number)
@@ -223,7 +224,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _text(row: Mapping[str, Any], key: str, *, may_be_empty: bool = False) -> str:
+def text_of(row: Mapping[str, Any], key: str, *, may_be_empty: bool = False) -> str:
     if key not in row:
         close = difflib.get_close_matches(key, [str(name) for name in row], 1, 0.6)
         hint = f"; is {close[0]!r} meant?" if close else ""
@@ -252,7 +253,7 @@ def _kind(value: object) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-def _nothing(faults: Quarantine, what: str) -> NoReturn:
+def nothing(faults: Quarantine, what: str) -> NoReturn:
     if faults.count == 0:
         raise DataError(f"{faults.source}: no {what}s: the file is empty")
     raise DataError(f"{faults.source}: no good {what} among {faults.count} bad lines; the first: {faults._first}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from envs.documents import LineFault, Quarantine, _nothing, document_of
+from envs.documents import LineFault, Quarantine, nothing, document_of
 from rewards.document import Document
 from rewards.errors import ConfigError, DataError
 
@@ -55,7 +55,7 @@ def from_datasets(
         if limit is not None and len(documents) >= limit:
             break
     if not documents:
-        _nothing(faults, "document")
+        nothing(faults, "document")
     return documents
 
 

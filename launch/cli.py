@@ -77,7 +77,8 @@ def run(args: Sequence[str]) -> int:
             raise
         print(f"offramp: {error}", file=sys.stderr)
         return finish(as_json, {"error": str(error), "exit_code": code}, code)
-    return finish(as_json, {} if result is None else result, 0)
+    result = {} if result is None else dict(result)
+    return finish(as_json, result, int(result.pop("exit_code", 0)))
 
 
 def dispatch(words: list[str], as_json: bool) -> dict[str, Any] | None:
