@@ -164,7 +164,6 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
     last: dict[str, object] = {}
     with (out / "log.jsonl").open("w") as log:
         while progress < 1.0:
-            progress = max(step / config.steps, (time.monotonic() - begin) / (60 * config.minutes))
             growth = min(1.0, progress / config.short_first) if config.short_first else 1.0
             cap[0] = int(config.short_tokens + growth**2 * (config.long_tokens - config.short_tokens))
             scale = rate(progress, config) * min(1.0, (step + 1) / max(1, config.warmup_steps))
@@ -181,6 +180,7 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             step, tokens, documents = step + 1, tokens + sum(len(e.ids) for e in examples), documents + len(examples)
+            progress = max(step / config.steps, (time.monotonic() - begin) / (60 * config.minutes))
             recent.append(float(loss.detach()))
             done = progress >= 1.0
             if step % 20 == 0 or done:
