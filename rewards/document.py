@@ -60,6 +60,25 @@ class DocumentIndex:
     marks: frozenset[str]
     cache: dict[Any, Any] = field(default_factory=dict)
 
+    def by_line(self) -> dict[int, list[Number]]:
+        """The numbers of each line."""
+        found: dict[int, list[Number]] | None = self.cache.get("by line")
+        if found is None:
+            found = {}
+            for number in self.numbers:
+                found.setdefault(number.line, []).append(number)
+            self.cache["by line"] = found
+        return found
+
+    def characters(self) -> frozenset[str]:
+        """The characters of the text, in both cases."""
+        found: frozenset[str] | None = self.cache.get("characters")
+        if found is None:
+            found = self.cache["characters"] = frozenset(
+                self.text + self.text.upper() + self.text.lower() + self.text.title()
+            )
+        return found
+
     def span_of(self, phrase: str, line: int, last: int | None = None) -> tuple[int, int]:
         """(start, end) of a printed phrase in its line, or of the whole lines where its print differs."""
         first, final = self.lines[line], self.lines[line if last is None else last]

@@ -112,7 +112,7 @@ def _top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
             points, why = 0.3, "printed near the top, but another line names the company"
         else:
             points, why = (1.0, "a name near the top") if rank < 3 else (0.3, "printed, but not near the top")
-        if formed[i] and (line.words[0] == "co" or field.prefer.starts(line.spaced)):
+        if formed[i] and (line.words[0] == "co" or (field.prefer is not None and field.prefer.starts(line.spaced))):
             points, why = 0.3, "the end of a name that starts on the line before"
         rank += good[i]
         span = (line.start, line.end)
@@ -246,7 +246,11 @@ def _column(field: FieldPlan, row: str) -> int | None:
     if len(columns) < 2:
         return None
     for right, column in enumerate(reversed(columns)):
-        if field.cue is not None and field.cue.in_spaced(column) and not (field.avoid and field.avoid.in_spaced(column)):
+        if (
+            field.cue is not None
+            and field.cue.in_spaced(column)
+            and not (field.avoid and field.avoid.in_spaced(column))
+        ):
             return right
     return None
 
@@ -295,7 +299,9 @@ def _money(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
     last: Decimal | None = None
     if field.spec.last and chosen:
         first = chosen[0].line
-        stops = (i for i, row in enumerate(index.lines) if i > first and field.stop and field.stop.in_spaced(row.spaced))
+        stops = (
+            i for i, row in enumerate(index.lines) if i > first and field.stop and field.stop.in_spaced(row.spaced)
+        )
         stop = next(stops, len(index.lines))
         last = [n for n in chosen if n.line < stop or n.line == first][-1].value
         adjusted = _adjusted(field, plan, index, chosen)
@@ -311,7 +317,10 @@ def _money(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
     if not chosen and field.spec.expected == "always":
         lines = [row.spaced for row in index.lines]
         halted = [field.stop is not None and field.stop.in_spaced(row) for row in lines]
-        cued = [field.cue is not None and field.cue.in_spaced(row) and not halt for row, halt in zip(lines, halted, strict=True)]
+        cued = [
+            field.cue is not None and field.cue.in_spaced(row) and not halt
+            for row, halt in zip(lines, halted, strict=True)
+        ]
         rest = [n for n in index.money if cued[n.line]] or [n for n in index.money if not halted[n.line]]
         for number in rest or index.money:
             _put(
@@ -329,7 +338,11 @@ def _adjusted(field: FieldPlan, plan: Plan, index: DocumentIndex, chosen: list[N
     """The amount that a printed adjustment (rounding) makes of a labelled one, where it is printed too."""
     if field.spec.adjusted_by is None:
         return None
-    steps = [value for value, s in evidence(plan.scalars[field.spec.adjusted_by], plan, index).values.items() if s.points == 1.0]
+    steps = [
+        value
+        for value, s in evidence(plan.scalars[field.spec.adjusted_by], plan, index).values.items()
+        if s.points == 1.0
+    ]
     labelled = {number.value for number in chosen}
     for step in steps:
         before = next((value for value in labelled if abs(value) > abs(step) and value + step not in labelled), None)

@@ -62,7 +62,8 @@ class FieldPlan:
 
 @dataclass(frozen=True, slots=True)
 class RowPlan:
-    """An array: its name, its spec, its leaves by key, and its compiled words."""
+    """An array: its name, its spec, its leaves by key, and its compiled words; `glue` are words beside a name that are
+    no part of it (units, marks, headings)."""
 
     array: str
     spec: RowSpec
@@ -72,6 +73,7 @@ class RowPlan:
     summary: Phrases
     end: Phrases
     vocabulary: frozenset[str]
+    glue: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,9 @@ def compile_plan(task: Task) -> Plan:
             summary=_phrases([*spec.summary, *spec.end]),
             end=_phrases(spec.end),
             vocabulary=frozenset(vocabulary),
+            glue=frozenset(
+                vocabulary | {w for phrase in (*spec.heading, *(spec.units or ())) for w in normalize.words(phrase)}
+            ),
         )
     bounds: dict[str, Bounds] = task.plausible
     return Plan(

@@ -73,6 +73,7 @@ class RowSpec(_Model):
     heading: words of the table's heading line.
     end: words of the line that ends the table (totals).
     summary: words of the lines that are no rows: a line with one of these and no other words (discount, tax, payment).
+    units: words beside a name that are no part of it (pcs, sr).
     """
 
     weight: Weight
@@ -81,6 +82,7 @@ class RowSpec(_Model):
     heading: list[Word]
     end: list[Word]
     summary: list[Word]
+    units: list[Word] | None = None
 
 
 class Bounds(_Model):

@@ -1,0 +1,136 @@
+"""What the document says about one whole attempt: points for every leaf, worked out once and shared by the rewards."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from rewards import normalize
+from rewards.document import DocumentIndex, Number
+from rewards.grounding import evidence, ground
+from rewards.plan import FieldPlan, Plan, RowPlan
+from rewards.rows import Match, as_rows, match_rows, places, zone
+from rewards.score import Finding
+
+
+class Grounded:
+    """Points of the scalars by path (None: left out), the matches and points of the rows, and the findings."""
+
+    __slots__ = ("expected", "findings", "matches", "points", "row_points", "rows")
+
+    def __init__(self) -> None:
+        self.points: dict[str, float | None] = {}
+        self.expected: set[str] = set()
+        self.rows: dict[str, list[tuple[str, Decimal | None]]] = {}
+        self.matches: dict[str, list[Match | None]] = {}
+        self.row_points: dict[str, list[float]] = {}
+        self.findings: list[Finding] = []
+
+
+def gather(plan: Plan, index: DocumentIndex, value: dict[str, Any], abstain: float) -> Grounded:
+    """Looks every value of a schema-valid attempt up in the document."""
+    result = Grounded()
+    for path, field in plan.scalars.items():
+        given = _at(value, path)
+        result.points[path] = _scalar(result, field, plan, index, given, abstain)
+    for array, rows in plan.rows.items():
+        _rows(result, rows, index, value.get(array))
+    return result
+
+
+def _at(value: Any, path: str) -> Any:
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _scalar(
+    result: Grounded, field: FieldPlan, plan: Plan, index: DocumentIndex, given: Any, abstain: float
+) -> float | None:
+    path = field.path
+    if given is None:
+        expected = evidence(field, plan, index).expected
+        if field.spec.expected is None or not expected:
+            result.findings.append(Finding(path, None, None, None, "null, and the document shows none"))
+            return None
+        result.expected.add(path)
+        result.findings.append(Finding(path, None, None, abstain, "null, but the document shows one"))
+        return abstain
+    support = ground(field, plan, index, given)
+    if support is None:
+        result.findings.append(Finding(path, given, None, None, "the document does not say"))
+        return None
+    result.findings.append(Finding(path, given, support.span, support.points, support.why))
+    return support.points
+
+
+def _rows(result: Grounded, plan: RowPlan, index: DocumentIndex, given: Any) -> None:
+    array = plan.array
+    rows = as_rows(given, plan)
+    matches = match_rows(rows, plan, index)
+    result.rows[array], result.matches[array] = rows, matches
+    if zone(plan, index).open_:
+        result.expected.add(array)
+    weights = {key: field.spec.weight for key, field in plan.fields.items()}
+    whole = sum(weights.values())
+    scores: list[float] = []
+    for i, ((name, amount), match) in enumerate(zip(rows, matches, strict=True)):
+        name_points, amount_points, why_name, why_amount, span_name, span_amount = _row(
+            name, amount, match, plan, index
+        )
+        total = weights[plan.spec.name] * name_points + weights[plan.spec.amount] * amount_points
+        result.findings.append(Finding(f"{array}[{i}].{plan.spec.name}", name, span_name, name_points, why_name))
+        result.findings.append(
+            Finding(f"{array}[{i}].{plan.spec.amount}", str(amount), span_amount, amount_points, why_amount)
+        )
+        for key, field in plan.fields.items():
+            if key in (plan.spec.name, plan.spec.amount):
+                continue
+            value = given[i].get(key)
+            number = _beside(normalize.amount(value), match, index, given[i], plan)
+            span = (number.start, number.end) if number else None
+            why = "printed in its row" if number else "not printed in its row"
+            result.findings.append(Finding(f"{array}[{i}].{key}", value, span, float(number is not None), why))
+            total += field.spec.weight * (number is not None)
+        scores.append(total / whole if whole else 0.0)
+    result.row_points[array] = scores
+
+
+def _row(
+    name: str, amount: Decimal | None, match: Match | None, plan: RowPlan, index: DocumentIndex
+) -> tuple[float, float, str, str, tuple[int, int] | None, tuple[int, int] | None]:
+    if match is None:
+        where = places(name, plan, index)
+        if not where:
+            return 0.0, 0.0, "not printed in the table", "no printed line of its own", None, None
+        return (
+            0.3 * where[0].likeness,
+            0.0,
+            "printed, but not with this amount",
+            "no printed line of its own",
+            where[0].span,
+            None,
+        )
+    span = (match.number.start, match.number.end)
+    amount_points = 0.3 + 0.7 * min(1.0, match.name / 0.5)
+    why_amount = "printed on a line of its own" if match.name >= 0.5 else "printed, but not beside this name"
+    if match.place is None:
+        return 0.0, amount_points, "not printed beside the amount", why_amount, None, span
+    why = match.place.why if match.name == match.place.likeness else "printed, but not beside the amount"
+    return match.name, amount_points, why, why_amount, match.place.span, span
+
+
+def _beside(
+    value: Decimal | None, match: Match | None, index: DocumentIndex, row: dict[str, Any], plan: RowPlan
+) -> Number | None:
+    """The number on the row's lines that has this value and is not its amount; a single piece may share the amount."""
+    if value is None or match is None:
+        return None
+    lines = {match.number.line}
+    if match.place is not None:
+        lines.update(range(min(match.place.first, match.number.line), max(match.place.last, match.number.line) + 1))
+    for line in sorted(lines):
+        for number in index.by_line().get(line, ()):
+            if number.value == value and number.start != match.number.start:
+                return number
+    return match.number if match.number.value == value and Decimal(1) in map(normalize.amount, row.values()) else None

@@ -1,0 +1,328 @@
+"""Rows of an array: where the table stands, which printed line each extracted row is, and what the table's lines say.
+
+A row is grounded when its amount is printed on a line of its own and its name is printed on that line or beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from rapidfuzz import fuzz
+
+from rewards import normalize
+from rewards.document import DocumentIndex, Number
+from rewards.plan import RowPlan
+
+NEAR = 3  # lines between a row's name and its amount, at most
+
+
+class Zone(NamedTuple):
+    """The lines start <= i < end are the table; `open_` are those that can hold a row's amount; `summary` those of totals."""
+
+    start: int
+    end: int
+    open_: frozenset[int]
+    summary: frozenset[int]
+
+
+class Place(NamedTuple):
+    """Where a name is printed: its lines, how well (1 = exactly), and its span."""
+
+    first: int
+    last: int
+    likeness: float
+    span: tuple[int, int]
+    why: str
+
+
+class Match(NamedTuple):
+    """The printed amount and name of one row; `name` in [0, 1] says how well the name fits."""
+
+    number: Number
+    place: Place | None
+    name: float
+
+
+def _is_summary(plan: RowPlan, index: DocumentIndex, i: int) -> bool:
+    """Whether a line says nothing but summary words: "GST 6% 0.42" does, "GIFT CARD 0.42" does not."""
+    line = index.lines[i]
+    if not plan.summary.in_spaced(line.spaced):
+        return False
+    return all(word in plan.vocabulary for word in line.words if word.isalpha() and len(word) > 1)
+
+
+def zone(plan: RowPlan, index: DocumentIndex) -> Zone:
+    """Where the rows of this array are in the document; cached."""
+    found: Zone | None = index.cache.get(("zone", plan.array))
+    if found is not None:
+        return found
+    lines = index.lines
+    first = index.money[0].line if index.money else len(lines)
+    start = 0
+    for i, line in enumerate(lines[: first + 1]):
+        if not line.money and sum(word in plan.heading_words for word in line.words) >= 2:
+            start = i + 1
+    summary = set()
+    end = len(lines)
+    for i in range(start, len(lines)):
+        line = lines[i]
+        if not line.words:
+            continue
+        if plan.end.in_spaced(line.spaced):
+            heading = sum(word in plan.heading_words for word in line.words) >= 2
+            below = i + 1 < len(lines) and any(n.money for n in lines[i + 1].money)
+            if line.money or (below and not heading):
+                # The label may stand alone, its amount below it.
+                if i >= first or line.money:
+                    end = i
+                    break
+        if line.money and _is_summary(plan, index, i):
+            summary.add(i)
+        elif not line.money and _is_summary(plan, index, i) and i + 1 < len(lines) and i >= first:
+            below_line = lines[i + 1]
+            if below_line.money and not any(
+                w.isalpha() and len(w) > 2 and w not in plan.vocabulary for w in below_line.words
+            ):
+                summary.add(i + 1)
+    open_ = frozenset(i for i in range(start, end) if lines[i].money and i not in summary)
+    if not open_ and end < len(lines):
+        # No table before the totals: any line that is no summary may hold a row.
+        open_ = frozenset(n.line for n in index.money if not _is_summary(plan, index, n.line))
+        open_ = frozenset(i for i in open_ if not plan.end.in_spaced(lines[i].spaced))
+    found = Zone(start, end, open_, frozenset(summary))
+    index.cache[("zone", plan.array)] = found
+    return found
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+
+def _exact(spaced: str, index: DocumentIndex, i: int, end: int) -> tuple[int, int] | None:
+    """(first, last) line where the words stand in a row: on line i, or from there on over the next lines."""
+    lines = index.lines
+    if spaced in lines[i].spaced:
+        return i, i
+    words = spaced.split()
+    here = lines[i].spaced
+    # The beginning stands on this line (other columns may follow it), the rest begins the next line.
+    cut = len(words) - 1
+    while cut > 0:
+        if f" {' '.join(words[:cut])} " in here:
+            break
+        cut -= 1
+    if cut == 0:
+        return None
+    rest = f" {' '.join(words[cut:])} "
+    for j in range(i + 1, min(i + 3, end, len(lines))):
+        if lines[j].spaced.startswith(rest):
+            return i, j
+        if not rest.startswith(lines[j].spaced) or not lines[j].words:
+            return None
+        rest = " " + rest[len(lines[j].spaced) :]
+        if not rest.strip():
+            return i, j
+    return None
+
+
+def _cut_short(spaced: str, plan: RowPlan, index: DocumentIndex, i: int) -> bool:
+    """Whether the printed name goes on where the extracted one stops, or begins before it: words glued by one space."""
+    line = index.lines[i]
+    text = index.text[line.start : line.end].casefold()
+    words = spaced.split()
+    at = text.find(words[0])
+    stop = text.find(words[-1], at)
+    if at < 0 or stop < 0:
+        return False
+    after = text[stop + len(words[-1]) :]
+    before = text[:at]
+    right = normalize.words(after[1:]) if after[:1] in " -/.&'" and after[1:2] not in ("", " ") else []
+    left = (
+        normalize.words(before[:-1])
+        if before[-1:] in " -/.&'" and before[-2:-1] not in ("", " ", ":", "|", "*", "=")
+        else []
+    )
+    for word in (right[:1], left[-1:]):
+        if word and word[0].isalpha() and len(word[0]) > 2 and word[0] not in plan.glue:
+            return True
+    return False
+
+
+def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
+    """Where a name is printed in the table, best first; likeness below 1 where it is printed differently. Cached."""
+    key = ("name", plan.array, name)
+    found: tuple[Place, ...] | None = index.cache.get(key)
+    if found is not None:
+        return found
+    area = zone(plan, index)
+    lines = index.lines
+    words = normalize.words(name)
+    spaced = f" {' '.join(words)} "
+    result: list[Place] = []
+    if words:
+        low, high = area.start, area.end
+        for i in range(low, high):
+            if words[0] not in lines[i].spaced or i in area.summary:
+                continue
+            exact = _exact(spaced, index, i, high)
+            if exact is None:
+                continue
+            first, last = exact
+            short = first == last and _cut_short(spaced, plan, index, first)
+            result.append(
+                Place(
+                    first,
+                    last,
+                    0.6 if short else 1.0,
+                    index.span_of(name, first, last),
+                    "the printed name goes on" if short else "printed",
+                )
+            )
+        if not any(p.likeness == 1.0 for p in result):
+            squeezed = "".join(words)
+            for i in range(low, high):
+                if i in area.summary or not lines[i].words:
+                    continue
+                likeness, last = _likeness(squeezed, plan, index, i, high)
+                if likeness > 0.3:
+                    result.append(
+                        Place(
+                            i,
+                            last,
+                            likeness,
+                            (lines[i].start, lines[last].end),
+                            "like the printed name, but not the same",
+                        )
+                    )
+            result.sort(key=lambda p: -p.likeness)
+            result = result[:6]
+    found = tuple(result)
+    index.cache[key] = found
+    return found
+
+
+def _name_part(index: DocumentIndex, plan: RowPlan, i: int) -> str:
+    """The letters and digits of a line without its amounts and lone numbers."""
+    key = ("name part", plan.array, i)
+    found = index.cache.get(key)
+    if found is None:
+        line = index.lines[i]
+        text = index.text[line.start : line.end]
+        for number in reversed(line.money):
+            text = text[: number.start - line.start] + "  " + text[number.end - line.start :]
+        kept = [w for w in normalize.words(text) if any(c.isalpha() for c in w) and w not in plan.glue]
+        found = index.cache[key] = "".join(kept)
+    return str(found)
+
+
+def _likeness(squeezed: str, plan: RowPlan, index: DocumentIndex, i: int, end: int) -> tuple[float, int]:
+    """How like a name is to line i, or to lines i and i + 1 together; at most 0.7, and the last line it used."""
+    here = _name_part(index, plan, i)
+    if not here:
+        return 0.0, i
+    best, last = fuzz.ratio(squeezed, here) / 100, i
+    if i + 1 < end:
+        following = _name_part(index, plan, i + 1)
+        if following and (both := fuzz.ratio(squeezed, here + following) / 100) > best:
+            best, last = both, i + 1
+    return 0.7 * max(0.0, (best - 0.4) / 0.6), last
+
+
+# --- matching ------------------------------------------------------------------------------------------------------
+
+
+def _breaks(plan: RowPlan, index: DocumentIndex, low: int, high: int) -> bool:
+    """Whether a line strictly between two lines is a row of its own: words and an amount."""
+    for i in range(low + 1, high):
+        if index.lines[i].money and _name_part(index, plan, i):
+            return True
+    return False
+
+
+def _proximity(plan: RowPlan, index: DocumentIndex, place: Place, line: int) -> float:
+    """1 where an amount's line belongs to a name's, less where it may belong to another row, 0 where it is far."""
+    if place.first <= line <= place.last:
+        return 1.0
+    low, high = (place.last, line) if line > place.last else (line, place.first)
+    distance = high - low
+    if distance > NEAR or _breaks(plan, index, low, high):
+        return 0.0
+    # A name beside its own amount does not take the amount of another line.
+    named = index.lines[place.first].money or index.lines[place.last].money
+    if named:
+        return 0.3
+    return 1.0 if distance == 1 else 0.9 if line > place.last else 0.6
+
+
+def _options(name: str, amount: Decimal, plan: RowPlan, index: DocumentIndex) -> tuple[Match, ...]:
+    """The printed amounts that this row can be, each with the best place of its name; best first. Cached."""
+    key = ("row", plan.array, name, amount)
+    found: tuple[Match, ...] | None = index.cache.get(key)
+    if found is not None:
+        return found
+    area = zone(plan, index)
+    candidates: dict[int, Number] = {}
+    for number in index.money:
+        if number.value == amount and number.line in area.open_:
+            candidates[number.line] = number  # the last on its line
+    where = places(name, plan, index)
+    result = []
+    for line, number in candidates.items():
+        best, place = 0.0, None
+        for p in where:
+            fit = p.likeness * _proximity(plan, index, p, line)
+            if fit > best:
+                best, place = fit, p
+        result.append(Match(number, place, best))
+    result.sort(key=lambda m: -m.name)
+    found = tuple(result)
+    index.cache[key] = found
+    return found
+
+
+def match_rows(rows: Sequence[tuple[str, Decimal | None]], plan: RowPlan, index: DocumentIndex) -> list[Match | None]:
+    """One printed amount line for each (name, amount): one to one, names used once, the best total first."""
+    options = [_options(name, amount, plan, index) if amount is not None else () for name, amount in rows]
+    taken: dict[int, int] = {}  # line -> row
+    chosen: dict[int, Match] = {}
+
+    def assign(row: int, floor: float, seen: set[int]) -> bool:
+        for option in options[row]:
+            line = option.number.line
+            if option.name < floor or line in seen:
+                continue
+            seen.add(line)
+            if line not in taken or assign(taken[line], floor, seen):
+                taken[line] = row
+                chosen[row] = option
+                return True
+        return False
+
+    # Rows with a good name first, so that a nameless amount never takes the line of a named one.
+    for floor in (0.85, 0.5, 0.0):
+        for row in range(len(rows)):
+            if row not in chosen and options[row]:
+                assign(row, floor, set())
+    used: set[tuple[int, int]] = set()
+    result: list[Match | None] = []
+    for row in range(len(rows)):
+        match = chosen.get(row)
+        if match is not None and match.place is not None:
+            spot = match.place.span
+            if spot in used:
+                match = None  # a second row from one printed name
+            else:
+                used.add(spot)
+        result.append(match)
+    return result
+
+
+def as_rows(value: Any, plan: RowPlan) -> list[tuple[str, Decimal | None]]:
+    """(name, amount) of each row of an attempt's array; a malformed row gives ("", None)."""
+    rows = []
+    for row in value if isinstance(value, list) else []:
+        given = row if isinstance(row, dict) else {}
+        name = given.get(plan.spec.name)
+        rows.append((name if isinstance(name, str) else "", normalize.amount(given.get(plan.spec.amount))))
+    return rows

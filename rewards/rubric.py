@@ -1,0 +1,224 @@
+"""Rubric: gates, then weighted rewards, for one task. Knows the document's text and never its gold."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from rewards import naive, normalize, schema
+from rewards.coverage import covered
+from rewards.document import Document, DocumentIndex, read
+from rewards.errors import ConfigError
+from rewards.evidence import Grounded, gather
+from rewards.parse import ParseFault, parse
+from rewards.plan import Plan, compile_plan
+from rewards.plausible import characters, plausible
+from rewards.reconcile import reconciles
+from rewards.score import Finding, Score, Status, not_applicable, scored
+from rewards.task import Task
+
+Reward = Callable[[Document, Mapping[str, Any], Task], "Score | float"]
+
+
+@dataclass(frozen=True, slots=True)
+class RubricScore:
+    """What the rubric says about one completion.
+
+    total: in [0, 1] (0 with status "error": look at the status first).  gate: the gate that failed, or None.
+    parts: reward -> unweighted value in [0, 1], or None where it does not apply.  error: the trouble, in one line.
+    """
+
+    total: float
+    status: Status
+    gate: str | None
+    parts: dict[str, float | None]
+    findings: tuple[Finding, ...]
+    error: str | None = None
+
+
+def index_document(document: Document, task: Task) -> DocumentIndex:
+    """The index of a document, to be shared by every attempt at it. One index serves one task."""
+    return read(document.text)
+
+
+class Rubric:
+    """Scores completions for one task. Pure: the same document and completion give the same score, always."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.plan = compile_plan(task)
+        self.custom: dict[str, Reward] = {
+            name: _load(name) for name, weight in task.rubric.rewards.items() if ":" in name and weight > 0
+        }
+        # An attempt that passes the gates never scores below one that fails one.
+        self.floor = max(task.rubric.gates.values(), default=0.0)
+
+    def score(self, document: Document, completion: str) -> RubricScore:
+        """Scores one completion. Never raises on what the model wrote."""
+        return self.score_group(document, [completion])[0]
+
+    def score_group(self, document: Document, completions: Sequence[str]) -> list[RubricScore]:
+        """Scores the completions of one document, which share its index."""
+        index = index_document(document, self.task)
+        known: dict[str, RubricScore] = {}
+        result = []
+        for completion in completions:
+            found = known.get(completion)
+            if found is None:
+                found = known[completion] = self._score(document, index, completion)
+            result.append(found)
+        return result
+
+    def _score(self, document: Document, index: DocumentIndex, completion: str) -> RubricScore:
+        gates = self.task.rubric.gates
+        attempt = parse(completion)
+        if isinstance(attempt, ParseFault):
+            where = "" if attempt.position is None else f" at character {attempt.position}"
+            finding = Finding("", completion[:40], None, 0.0, f"{attempt.reason}{where}")
+            return RubricScore(0.0, "scored", "parses", {}, (finding,))
+        value = attempt.value
+        if not schema.valid(self.plan, value):
+            kept, faults = schema.share(self.plan, value)
+            # Part of a schema is worth something inside its band, so that there is a slope to climb.
+            low = gates.get("parses", 0.0)
+            high = max(low, gates.get("schema", 0.0))
+            return RubricScore(low + (high - low) * kept, "scored", "schema", {}, tuple(faults))
+        return self._rewards(document, index, value)
+
+    def _rewards(self, document: Document, index: DocumentIndex, value: dict[str, Any]) -> RubricScore:
+        grounded = gather(self.plan, index, value, self.task.rubric.abstain)
+        parts: dict[str, float | None] = {}
+        findings: list[Finding] = []
+        total = weights = 0.0
+        for name, weight in self.task.rubric.rewards.items():
+            if weight == 0:
+                continue
+            try:
+                outcome = self._part(name, document, index, value, grounded)
+            except Exception as fault:  # a user's reward may raise anything; ours must not stop a run either
+                message = f"{name}: {type(fault).__name__}: {fault}".replace("\n", " ")[:300]
+                return RubricScore(0.0, "error", None, parts, tuple(findings), message)
+            if outcome.status == "error":
+                return RubricScore(0.0, "error", None, parts, tuple(findings), f"{name}: {outcome.error}")
+            parts[name] = outcome.value
+            findings.extend(outcome.findings)
+            if outcome.value is not None:
+                total += weight * outcome.value
+                weights += weight
+        mean = total / weights if weights else 0.0
+        return RubricScore(self.floor + (1.0 - self.floor) * min(mean, 1.0), "scored", None, parts, tuple(findings))
+
+    def _part(
+        self, name: str, document: Document, index: DocumentIndex, value: dict[str, Any], grounded: Grounded
+    ) -> Score:
+        plan = self.plan
+        if name == "grounded":
+            return _grounded(plan, grounded)
+        if name == "reconciles":
+            return reconciles(plan, value, grounded)
+        if name == "covers":
+            return _covers(plan, index, value, grounded)
+        if name == "plausible":
+            return plausible(plan, value)
+        if name == "characters":
+            return characters(plan, value, index, grounded)
+        if name == "has_keys":
+            return naive.has_keys(plan, value)
+        if name == "adds_up":
+            return naive.adds_up(plan, value)
+        if name == "words_in_source":
+            return naive.words_in_source(plan, value, index)
+        return _checked(self.custom[name](document_without_gold(document), value, self.task))
+
+
+def document_without_gold(document: Document) -> Document:
+    """The document as a reward sees it."""
+    return document if document.gold is None else Document(document.id, document.text, document.group, None)
+
+
+def _load(reference: str) -> Reward:
+    module, _, name = reference.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as fault:
+        raise ConfigError(f"rubric.rewards.{reference}: cannot be imported: {fault}") from None
+    if not callable(found):
+        raise ConfigError(f"rubric.rewards.{reference}: is not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def _checked(outcome: object) -> Score:
+    """What a custom reward returned, as a Score; anything but a Score or a number in [0, 1] is an error."""
+    if isinstance(outcome, Score):
+        return outcome
+    if isinstance(outcome, (int, float)) and not isinstance(outcome, bool) and 0.0 <= outcome <= 1.0:
+        return scored(float(outcome))
+    return Score(None, "error", (), f"returned {outcome!r}, which is neither a Score nor a number in [0, 1]"[:200])
+
+
+def _grounded(plan: Plan, grounded: Grounded) -> Score:
+    """Weighted mean over fields; the rows of an array are one field with their mean."""
+    total = weights = 0.0
+    for path, points in grounded.points.items():
+        if points is not None:
+            weight = plan.scalars[path].spec.weight
+            total += weight * points
+            weights += weight
+    for array, points_of_rows in grounded.row_points.items():
+        weight = plan.rows[array].spec.weight
+        if points_of_rows:
+            total += weight * sum(points_of_rows) / len(points_of_rows)
+            weights += weight
+        elif array in grounded.expected:
+            weights += weight
+    if not weights:
+        return not_applicable("nothing to ground")
+    return scored(min(1.0, total / weights), grounded.findings)
+
+
+def _covers(plan: Plan, index: DocumentIndex, value: dict[str, Any], grounded: Grounded) -> Score:
+    """Mean over the arrays of the share of their printed lines that the attempt explains."""
+    known = {
+        abs(amount)
+        for path, support in grounded.points.items()
+        if support is not None and support >= 0.5 and plan.scalars[path].spec.kind == "money"
+        for amount in [normalize.amount(value.get(path))]
+        if amount is not None
+    }
+    shares: list[float] = []
+    findings: list[Finding] = []
+    for array, rows in plan.rows.items():
+        amounts = [amount for _, amount in grounded.rows[array] if amount is not None]
+        sums = {sum(amounts, Decimal(0))} if len(amounts) > 1 else set()
+        share, missing = covered(rows, index, grounded.matches[array], frozenset(known | sums))
+        if share is None:
+            continue
+        shares.append(share)
+        for i in missing[:20]:
+            line = index.lines[i]
+            findings.append(Finding(array, None, (line.start, line.end), 0.0, "a printed line that no row explains"))
+    if not shares:
+        return not_applicable("the document shows no table")
+    return scored(sum(shares) / len(shares), findings)
+
+
+def explain_text(score: RubricScore) -> str:
+    """The score as a tree for a terminal: total, parts, then field by field: value, points, why, where."""
+    if score.status == "error":
+        return f"error  {score.error}"
+    head = f"total {score.total:.3f}" + (f"  stopped at the gate `{score.gate}`" if score.gate else "")
+    lines = [head]
+    parts = list(score.parts.items())
+    for i, (name, part) in enumerate(parts):
+        branch = "└─" if i == len(parts) - 1 and not score.findings else "├─"
+        lines.append(f"{branch} {name:<12} {'does not apply' if part is None else f'{part:.3f}'}")
+    for i, finding in enumerate(score.findings):
+        branch = "└─" if i == len(score.findings) - 1 else "├─"
+        points = "  -  " if finding.points is None else f"{finding.points:5.2f}"
+        given = "" if finding.value is None else f" {finding.value!r}"
+        where = "" if finding.span is None else f"  [{finding.span[0]}:{finding.span[1]}]"
+        lines.append(f"{branch} {points}  {finding.path or '(whole)'}{given}: {finding.why}{where}")
+    return "\n".join(lines)
