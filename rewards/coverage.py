@@ -8,32 +8,37 @@ from decimal import Decimal
 
 from rewards.document import DocumentIndex
 from rewards.plan import RowPlan
-from rewards.rows import Match, zone
+from rewards.rows import Match, name_part, zone
 
+CENT = Decimal("0.01")  # quantity times unit price may be rounded
+MAX_LETTERS = 5  # of words on a line that only details a row (BAG, LITRE)
 NAMED = 0.3  # a row whose name fits worse than this explains nothing
 
 
 def covered(
-    rows: RowPlan, index: DocumentIndex, matches: Sequence[Match | None], known: frozenset[Decimal]
+    rows: RowPlan,
+    index: DocumentIndex,
+    matches: Sequence[Match | None],
+    labelled: frozenset[int],
+    total: Decimal | None,
 ) -> tuple[float | None, list[int]]:
     """(share of the table's amount lines that the attempt explains, the lines that it does not); None without a table.
 
-    A line is explained by a row's amount, by a scalar's value (`known`: a discount inside the table, a subtotal), or as
-    the detail of a row beside it (unit price times quantity).
+    A line is explained by a row's amount, by a scalar that is printed on it (`labelled`: their lines), as the sum of all
+    rows (`total`), or as the detail of a row beside it (unit price times quantity).
     """
     area = zone(rows, index)
     owners = {match.number.line: match for match in matches if match is not None and match.name >= NAMED}
+    whole = len(owners) == len(matches) and len(owners) > 1
     count, missing = 0, []
     for i in sorted(area.open_):
         line = index.lines[i]
-        if not any(n.value for n in line.money):
-            continue
         if i in owners:
             count += 1
             continue
-        if line.money[-1].value in known or abs(line.money[-1].value) in known:
+        if i in labelled or not any(n.value for n in line.money):
             continue
-        if _detail(index, i, owners):
+        if (whole and line.money[-1].value == total) or _detail(rows, index, i, owners):
             continue
         count += 1
         missing.append(i)
@@ -42,24 +47,24 @@ def covered(
     return 1.0 - len(missing) / count, missing
 
 
-def _detail(index: DocumentIndex, i: int, owners: dict[int, Match]) -> bool:
-    """Whether line i only details a row beside it: one of its amounts is the row's, or times a number gives it."""
+def _detail(rows: RowPlan, index: DocumentIndex, i: int, owners: dict[int, Match]) -> bool:
+    """Whether line i only details a row beside it: without words it repeats the row's amount, or its price times its
+    quantity gives that amount."""
     line = index.lines[i]
-    for step in (-1, 1, -2, 2):
-        owner = owners.get(i + step)
-        if owner is None:
-            place_owner = next(
-                (m for m in owners.values() if m.place and m.place.first <= i + step <= m.place.last), None
-            )
-            owner = place_owner
-        if owner is None:
+    letters = len(name_part(index, rows, i))
+    if letters > MAX_LETTERS:
+        return False
+    for match in owners.values():
+        low, high = match.number.line, match.number.line
+        if match.place is not None:
+            low, high = min(low, match.place.first), max(high, match.place.last)
+        if not low - 2 <= i <= high + 2:
             continue
-        amount = owner.number.value
-        near = [n for j in {i, i + step, owner.number.line} for n in index.by_line().get(j, ())]
+        amount = match.number.value
         for money in line.money:
-            if money.value == amount:
+            if money.value == amount and not letters:
                 return True
-            for factor in near:
-                if factor.start != money.start and abs(money.value * factor.value - amount) <= Decimal("0.01"):
+            for factor in index.by_line().get(i, ()):
+                if factor.start != money.start and abs(money.value * factor.value - amount) <= CENT:
                     return True
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -59,6 +60,10 @@ class DocumentIndex:
     money: list[Number]
     marks: frozenset[str]
     cache: dict[Any, Any] = field(default_factory=dict)
+
+    def line_at(self, offset: int) -> int:
+        """The line of a character offset."""
+        return bisect_right(self.lines, offset, key=lambda line: line.start) - 1
 
     def by_line(self) -> dict[int, list[Number]]:
         """The numbers of each line."""

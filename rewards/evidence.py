@@ -14,13 +14,14 @@ from rewards.score import Finding
 
 
 class Grounded:
-    """Points of the scalars by path (None: left out), the matches and points of the rows, and the findings."""
+    """Points of the scalars by path (None: left out), the lines of the well grounded amounts, the matches and points of the rows, and the findings."""
 
-    __slots__ = ("expected", "findings", "matches", "points", "row_points", "rows")
+    __slots__ = ("expected", "findings", "lines", "matches", "points", "row_points", "rows")
 
     def __init__(self) -> None:
         self.points: dict[str, float | None] = {}
         self.expected: set[str] = set()
+        self.lines: set[int] = set()
         self.rows: dict[str, list[tuple[str, Decimal | None]]] = {}
         self.matches: dict[str, list[Match | None]] = {}
         self.row_points: dict[str, list[float]] = {}
@@ -61,6 +62,8 @@ def _scalar(
         result.findings.append(Finding(path, given, None, None, "the document does not say"))
         return None
     result.findings.append(Finding(path, given, support.span, support.points, support.why))
+    if field.spec.kind == "money" and support.points >= 0.5 and support.span is not None:
+        result.lines.add(index.line_at(support.span[0]))
     return support.points
 
 

@@ -202,7 +202,7 @@ def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
     return found
 
 
-def _name_part(index: DocumentIndex, plan: RowPlan, i: int) -> str:
+def name_part(index: DocumentIndex, plan: RowPlan, i: int) -> str:
     """The letters and digits of a line without its amounts and lone numbers."""
     key = ("name part", plan.array, i)
     found = index.cache.get(key)
@@ -218,12 +218,12 @@ def _name_part(index: DocumentIndex, plan: RowPlan, i: int) -> str:
 
 def _likeness(squeezed: str, plan: RowPlan, index: DocumentIndex, i: int, end: int) -> tuple[float, int]:
     """How like a name is to line i, or to lines i and i + 1 together; at most 0.7, and the last line it used."""
-    here = _name_part(index, plan, i)
+    here = name_part(index, plan, i)
     if not here:
         return 0.0, i
     best, last = fuzz.ratio(squeezed, here) / 100, i
     if i + 1 < end:
-        following = _name_part(index, plan, i + 1)
+        following = name_part(index, plan, i + 1)
         if following and (both := fuzz.ratio(squeezed, here + following) / 100) > best:
             best, last = both, i + 1
     return 0.7 * max(0.0, (best - 0.4) / 0.6), last
@@ -235,7 +235,7 @@ def _likeness(squeezed: str, plan: RowPlan, index: DocumentIndex, i: int, end: i
 def _breaks(plan: RowPlan, index: DocumentIndex, low: int, high: int) -> bool:
     """Whether a line strictly between two lines is a row of its own: words and an amount."""
     for i in range(low + 1, high):
-        if index.lines[i].money and _name_part(index, plan, i):
+        if index.lines[i].money and name_part(index, plan, i):
             return True
     return False
 

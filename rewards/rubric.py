@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from rewards import naive, normalize, schema
+from rewards import naive, schema
 from rewards.coverage import covered
 from rewards.document import Document, DocumentIndex, read
 from rewards.errors import ConfigError
@@ -120,7 +120,7 @@ class Rubric:
         if name == "reconciles":
             return reconciles(plan, value, grounded)
         if name == "covers":
-            return _covers(plan, index, value, grounded)
+            return _covers(plan, index, grounded)
         if name == "plausible":
             return plausible(plan, value)
         if name == "characters":
@@ -179,21 +179,14 @@ def _grounded(plan: Plan, grounded: Grounded) -> Score:
     return scored(min(1.0, total / weights), grounded.findings)
 
 
-def _covers(plan: Plan, index: DocumentIndex, value: dict[str, Any], grounded: Grounded) -> Score:
+def _covers(plan: Plan, index: DocumentIndex, grounded: Grounded) -> Score:
     """Mean over the arrays of the share of their printed lines that the attempt explains."""
-    known = {
-        abs(amount)
-        for path, support in grounded.points.items()
-        if support is not None and support >= 0.5 and plan.scalars[path].spec.kind == "money"
-        for amount in [normalize.amount(value.get(path))]
-        if amount is not None
-    }
     shares: list[float] = []
     findings: list[Finding] = []
     for array, rows in plan.rows.items():
         amounts = [amount for _, amount in grounded.rows[array] if amount is not None]
-        sums = {sum(amounts, Decimal(0))} if len(amounts) > 1 else set()
-        share, missing = covered(rows, index, grounded.matches[array], frozenset(known | sums))
+        total = sum(amounts, Decimal(0))
+        share, missing = covered(rows, index, grounded.matches[array], frozenset(grounded.lines), total)
         if share is None:
             continue
         shares.append(share)
