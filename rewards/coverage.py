@@ -8,9 +8,8 @@ from decimal import Decimal
 
 from rewards.document import DocumentIndex
 from rewards.plan import RowPlan
-from rewards.rows import Match, name_part, zone
+from rewards.rows import CENT, Match, name_part, zone
 
-CENT = Decimal("0.01")  # quantity times unit price may be rounded
 MAX_LETTERS = 5  # of words on a line that only details a row (BAG, LITRE)
 NAMED = 0.3  # a row whose name fits worse than this explains nothing
 
@@ -60,11 +59,17 @@ def _detail(rows: RowPlan, index: DocumentIndex, i: int, owners: dict[int, Match
             low, high = min(low, match.place.first), max(high, match.place.last)
         if not low - 2 <= i <= high + 2:
             continue
+        if match.place is not None and match.place.first <= i <= match.place.last:
+            return True  # a price beside the row's own name
         amount = match.number.value
+        mine = index.by_line().get(match.number.line, ())
+        # A discount of this row stands with the amount: 45.90, then -2.75 and 43.15.
+        cuts = [n.value for n in mine if n.money and n.value < 0]
+        factors = [*index.by_line().get(i, ()), *(mine if not letters else ())]
         for money in line.money:
-            if money.value == amount and not letters:
+            if (money.value == amount and not letters) or any(money.value + cut == amount for cut in cuts):
                 return True
-            for factor in index.by_line().get(i, ()):
+            for factor in factors:
                 if factor.start != money.start and abs(money.value * factor.value - amount) <= CENT:
                     return True
     return False

@@ -96,8 +96,9 @@ _BEFORE = re.compile(
     r"(?P<open>\(\s?)?(?P<sign>-\s?)?(?P<mark>(?<![A-Z])(?:" + normalize._MARKS + r")\.?\s?)?(?P<sign2>-\s?)?$",
     re.IGNORECASE,
 )
+# A measure is no amount: 22.73 LITRE, 2.25L.
 _AFTER = re.compile(
-    r"(?P<percent>\s?%)|(?P<trail>-(?!\w))?(?P<mark>\s?(?:EUR|CHF|KR|ZŁ|TL|€|£|\$)(?![A-Z]))?(?P<close>\s?\))?",
+    r"(?P<percent>\s?%|:\d|\s?(?:LITRES?|LITERS?|LTR|KG|ML|GM|KM|KWH|MM|CM|OZ|LBS?)(?![A-Z])|[LG](?![A-Z]))|(?P<trail>-(?!\w))?(?P<mark>\s?(?:EUR|CHF|KR|ZŁ|TL|€|£|\$)(?![A-Z]))?(?P<close>\s?\))?",
     re.IGNORECASE,
 )
 
@@ -129,17 +130,22 @@ def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
             continue
         value, decimals = read
         money, mark, sign = decimals, "", 1
-        if before.isspace() and (stop >= end or text[stop].isspace()) and text[at - 2 : at - 1].isspace():
+        bare = before.isspace() and (stop >= end or text[stop : stop + 2].isspace())
+        if bare and text[at - 2 : at - 1].isspace():
             found.append(Number(value, at, stop, line, money, mark))  # the common case: a column of its own
             continue
         lead = _BEFORE.search(text, max(start, at - 8), at)
         tail = _AFTER.match(text, stop, end)
         assert lead is not None and tail is not None
         mark = (lead["mark"] or tail["mark"] or "").strip().rstrip(".").upper()
-        if tail["percent"]:
+        glued = stop < end and text[stop].isalpha()
+        if tail["percent"] or (glued and "," in body and not mark):
             money = False
         elif mark:
-            money = decimals or body.isdigit() or not decimals
+            # Without decimals only a mark that touches the number makes it money.
+            money = decimals or not (
+                lead["sign2"] or (lead["mark"] or "").endswith(" ") or (tail["mark"] or " ")[0] == " "
+            )
         elif before.isalpha() and not (before in "xX" and (at - 2 < start or not text[at - 2].isalpha())):
             money = False  # part of a code such as A12.50
         if money:

@@ -15,6 +15,7 @@ from rewards import normalize
 from rewards.document import DocumentIndex, Number
 from rewards.plan import RowPlan
 
+CENT = Decimal("0.01")  # quantity times unit price may be rounded
 NEAR = 3  # lines between a row's name and its amount, at most
 
 
@@ -184,7 +185,7 @@ def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
             for i in range(low, high):
                 if i in area.summary or not lines[i].words:
                     continue
-                likeness, last = _likeness(squeezed, plan, index, i, high)
+                likeness, last = _likeness(words, squeezed, plan, index, i, high)
                 if likeness > 0.3:
                     result.append(
                         Place(
@@ -216,7 +217,9 @@ def name_part(index: DocumentIndex, plan: RowPlan, i: int) -> str:
     return str(found)
 
 
-def _likeness(squeezed: str, plan: RowPlan, index: DocumentIndex, i: int, end: int) -> tuple[float, int]:
+def _likeness(
+    words: Sequence[str], squeezed: str, plan: RowPlan, index: DocumentIndex, i: int, end: int
+) -> tuple[float, int]:
     """How like a name is to line i, or to lines i and i + 1 together; at most 0.7, and the last line it used."""
     here = name_part(index, plan, i)
     if not here:
@@ -226,7 +229,8 @@ def _likeness(squeezed: str, plan: RowPlan, index: DocumentIndex, i: int, end: i
         following = name_part(index, plan, i + 1)
         if following and (both := fuzz.ratio(squeezed, here + following) / 100) > best:
             best, last = both, i + 1
-    return 0.7 * max(0.0, (best - 0.4) / 0.6), last
+    found = sum(len(word) for word in words if f" {word} " in index.lines[i].spaced)
+    return max(0.7 * max(0.0, (best - 0.4) / 0.6), 0.6 * max(0.0, found / len(squeezed) - 0.4) / 0.6), last
 
 
 # --- matching ------------------------------------------------------------------------------------------------------
@@ -240,6 +244,16 @@ def _breaks(plan: RowPlan, index: DocumentIndex, low: int, high: int) -> bool:
     return False
 
 
+def _priced(index: DocumentIndex, prices: Sequence[Number], line: int) -> bool:
+    """Whether an amount of the line is one of the prices times a number of the line, or that price again."""
+    numbers = index.by_line().get(line, ())
+    for money in index.lines[line].money:
+        for price in prices:
+            if money.value == price.value or any(abs(price.value * n.value - money.value) <= CENT for n in numbers):
+                return True
+    return False
+
+
 def _proximity(plan: RowPlan, index: DocumentIndex, place: Place, line: int) -> float:
     """1 where an amount's line belongs to a name's, less where it may belong to another row, 0 where it is far."""
     if place.first <= line <= place.last:
@@ -248,9 +262,9 @@ def _proximity(plan: RowPlan, index: DocumentIndex, place: Place, line: int) -> 
     distance = high - low
     if distance > NEAR or _breaks(plan, index, low, high):
         return 0.0
-    # A name beside its own amount does not take the amount of another line.
-    named = index.lines[place.first].money or index.lines[place.last].money
-    if named:
+    # A name beside an amount of its own does not take that of another line, unless its own is the price of one piece.
+    beside = [*index.lines[place.first].money, *index.lines[place.last].money]
+    if beside and not _priced(index, beside, line):
         return 0.3
     return 1.0 if distance == 1 else 0.9 if line > place.last else 0.6
 
@@ -304,18 +318,38 @@ def match_rows(rows: Sequence[tuple[str, Decimal | None]], plan: RowPlan, index:
         for row in range(len(rows)):
             if row not in chosen and options[row]:
                 assign(row, floor, set())
-    used: set[tuple[int, int]] = set()
-    result: list[Match | None] = []
-    for row in range(len(rows)):
-        match = chosen.get(row)
-        if match is not None and match.place is not None:
-            spot = match.place.span
-            if spot in used:
-                match = None  # a second row from one printed name
-            else:
-                used.add(spot)
-        result.append(match)
-    return result
+    return _own_names(rows, chosen, plan, index)
+
+
+def _own_names(
+    rows: Sequence[tuple[str, Decimal | None]], chosen: dict[int, Match], plan: RowPlan, index: DocumentIndex
+) -> list[Match | None]:
+    """The matches with a printed name for each row alone; a row whose name another row uses up loses its match."""
+    spots: dict[int, list[tuple[float, Place]]] = {}
+    for row, match in chosen.items():
+        if match.place is None:
+            continue
+        fits = [
+            (p.likeness * _proximity(plan, index, p, match.number.line), p) for p in places(rows[row][0], plan, index)
+        ]
+        spots[row] = sorted((f for f in fits if f[0] >= match.name - 0.15 and f[0] > 0), key=lambda f: -f[0])
+    taken: dict[tuple[int, int], int] = {}
+    result = {row: match for row, match in chosen.items() if match.place is None}
+
+    def assign(row: int, seen: set[tuple[int, int]]) -> bool:
+        for fit, place in spots[row]:
+            if place.span in seen:
+                continue
+            seen.add(place.span)
+            if place.span not in taken or assign(taken[place.span], seen):
+                taken[place.span] = row
+                result[row] = Match(chosen[row].number, place, fit)
+                return True
+        return False
+
+    for row in sorted(spots, key=lambda row: -chosen[row].name):
+        assign(row, set())
+    return [result.get(row) for row in range(len(rows))]
 
 
 def as_rows(value: Any, plan: RowPlan) -> list[tuple[str, Decimal | None]]:
