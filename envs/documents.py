@@ -156,7 +156,7 @@ def document_of(row: Mapping[str, Any]) -> Document:
 
 
 def iterate_lines(path: str | Path, faults: Quarantine, check: Callable[[dict[str, Any], int], Item]) -> Iterator[Item]:
-    """`check(object, line number)` of each line; where it raises LineFault, or the line is no object, `faults` gets it."""
+    """`check(object, line number)` of each line; where it raises LineFault, the line goes to `faults`."""
     for number, raw, whole in _lines(Path(path)):
         try:
             yield check(_object(raw), number)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from envs.documents import LineFault, Quarantine, nothing, document_of
+from envs.documents import LineFault, Quarantine, document_of, nothing
 from rewards.document import Document
 from rewards.errors import ConfigError, DataError
 

@@ -48,6 +48,7 @@ if ! healthy; then
     say "making .venv with $("$python" --version)"
     "$python" -m venv --clear .venv || die "cannot make .venv; on Debian and Ubuntu: apt install python3.11-venv"
 fi
+# Bytecode is made at the first import instead: most modules are never imported.
 pip() { "$bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 
 if [ "$(cut -d' ' -f1-3 "$stamp" 2>/dev/null)" != "$locked" ]; then
@@ -63,16 +64,16 @@ if [ "$(cut -d' ' -f1-3 "$stamp" 2>/dev/null)" != "$locked" ]; then
         if ! has_cpu_torch; then
             say "installing torch $torch for the CPU"
             # The suffix +cpu names the CPU build, which PyPI does not have; --no-deps keeps CUDA's libraries out.
-            pip install -q --no-deps "torch==$torch+cpu" >/dev/null 2>&1 ||
-                pip install -q --no-deps --retries 1 --timeout 15 --index-url "$cpu_index" "torch==$torch+cpu" ||
-                pip install -q --no-deps "torch==$torch" ||
+            pip install -q --no-compile --no-deps "torch==$torch+cpu" >/dev/null 2>&1 ||
+                pip install -q --no-compile --no-deps --retries 1 --timeout 15 --index-url "$cpu_index" "torch==$torch+cpu" ||
+                pip install -q --no-compile --no-deps "torch==$torch" ||
                 die "no CPU build of torch $torch in the index in use, nor at $cpu_index; check the network"
         fi
     else
         cp "$lock" "$rest"
     fi
     say "installing $(grep -c '==' "$rest") packages from $lock"
-    pip install -q --no-deps -r "$rest" 2> >(grep -v "is ignored: it is neither a file nor a directory" >&2) ||
+    pip install -q --no-compile --no-deps -r "$rest" 2> >(grep -v "is ignored: it is neither a file nor a directory" >&2) ||
         die "a package of $lock could not be installed; its message stands above"
     if [ "$kind" = cpu ]; then
         # CUDA builds beside a CPU torch: they break transformers, and nothing here needs them.
@@ -82,7 +83,7 @@ if [ "$(cut -d' ' -f1-3 "$stamp" 2>/dev/null)" != "$locked" ]; then
     fi
 fi
 say "installing offramp itself"
-pip install -q --no-deps --no-build-isolation -e . 2>/dev/null || pip install --no-deps --no-build-isolation -e .
+pip install -q --no-compile --no-deps --no-build-isolation -e . 2>/dev/null || pip install --no-deps --no-build-isolation -e .
 "$bin/offramp" doctor >&2 || die "the installation does not work yet; the lines marked fail say what to do"
 echo "$locked $packaged" >"$stamp"
 say "done: .venv/bin/offramp is ready"
