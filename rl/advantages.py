@@ -23,7 +23,8 @@ def group_advantages(rewards_PG: Tensor, scale: ScaleRewards) -> Tensor:
     """GRPO: distance from the mean of the group, divided by a spread (DeepSeekMath, arXiv 2402.03300, section 4.1.2).
 
     `scale` "group" divides by the standard deviation of the group (GRPO), "batch" by that of all rewards (REINFORCE++,
-    arXiv 2501.03262), "none" by nothing (Dr. GRPO, arXiv 2503.20783, section 3.1). Standard deviations are the unbiased ones.
+    arXiv 2501.03262), "none" by nothing (Dr. GRPO, arXiv 2503.20783, section 3.1). Standard deviations are the
+    unbiased ones.
 
     Returns [P, G], 0 where the reward is NaN.
     """

@@ -1,4 +1,5 @@
-"""Groups to micro-batches: whole groups by token budget, packed as [prompt | completion 1 | .. | completion G] one after the other."""
+"""Groups to micro-batches: whole groups by token budget, packed as [prompt | completion 1 | .. | completion G] one
+after the other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,10 +82,12 @@ def batches(
     truncated: Truncated = "score",
     attention: Attention = "shared_prefix",
 ) -> list[Batch]:
-    """Pack groups into micro-batches of at most `tokens_per_batch` computed tokens, in order; a bigger group goes alone.
+    """Pack groups into micro-batches of at most `tokens_per_batch` computed tokens, in order; a bigger group goes
+    alone.
 
-    `advantages_PG` has one row a group and one column a completion. `truncated` "mask" leaves completions cut by the token
-    limit out of the loss. `attention` says how tokens are counted: a plain forward repeats the prompt for every completion.
+    `advantages_PG` has one row a group and one column a completion. `truncated` "mask" leaves completions cut by the
+    token limit out of the loss. `attention` says how tokens are counted: a plain forward repeats the prompt for every
+    completion.
     """
     if advantages_PG.shape[0] != len(groups):
         raise ValueError(f"{len(groups)} groups but advantages for {advantages_PG.shape[0]}")
@@ -152,8 +155,8 @@ def make_batch(groups: Sequence[Group], advantages_PG: Tensor, truncated: Trunca
 def totals(groups: Sequence[Group], truncated: Truncated = "score") -> Totals:
     """Denominators of a step over `groups`; with several processes sum both counts over them first.
 
-    Counted over every sampled group, also those dropped for want of spread, the loss is the mean over documents that the
-    methods define (a group without spread adds exactly 0 to it), and dropping is nothing but saved work.
+    Counted over every sampled group, also those dropped for want of spread, the loss is the mean over documents that
+    the methods define (a group without spread adds exactly 0 to it), and dropping is nothing but saved work.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     kept = [rollout for rollout in rollouts if not (truncated == "mask" and rollout.truncated)]

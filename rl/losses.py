@@ -1,8 +1,9 @@
 """Policy-gradient losses: pure functions of the log-probabilities of completion tokens.
 
 Shapes: T completion tokens of a batch, all completions one after the other; N completions. Log-probabilities in nats.
-Every loss returns `(loss, metrics)`. Denominators are arguments (`Totals`, counted over the whole step and every process), so
-the losses and the metrics of micro-batches and processes add up to those of the step: sum them, do not average.
+Every loss returns `(loss, metrics)`. Denominators are arguments (`Totals`, counted over the whole step and every
+process), so the losses and the metrics of micro-batches and processes add up to those of the step: sum them, do not
+average.
 """
 
 from collections.abc import Callable
@@ -63,7 +64,7 @@ LossFunction = Callable[[LossInputs, Totals, MethodConfig], tuple[Tensor, dict[s
 
 
 def grpo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple[Tensor, dict[str, float]]:
-    """Clipped surrogate, mean over the tokens of a completion, then over completions (DeepSeekMath, arXiv 2402.03300, eq. 3).
+    """Clipped surrogate, mean over the tokens of a completion, then over completions (GRPO, arXiv 2402.03300, eq. 3).
 
     The divergence from the reference is added to each token's term (eq. 4) with the weight `kl_coef`.
     """
@@ -72,19 +73,23 @@ def grpo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple
 
 
 def dapo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple[Tensor, dict[str, float]]:
-    """Clipped surrogate with its own upper bound, mean over all tokens of the step (DAPO, arXiv 2503.14476, eq. 8)."""
+    """Clipped surrogate with its own upper bound, mean over all tokens (DAPO, arXiv 2503.14476, eq. 8 and 12)."""
     loss_T, metrics = _clipped_tokens(inputs, totals, config)
     return (loss_T * inputs.mask_T).sum() / max(totals.tokens, 1), metrics
 
 
 def dr_grpo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple[Tensor, dict[str, float]]:
-    """Clipped surrogate, sum over tokens by a constant length, so that length has no bias (Dr. GRPO, arXiv 2503.20783, sec. 3.2)."""
+    """Clipped surrogate, tokens summed and divided by a constant length, so that length does not bias the gradient.
+
+    Dr. GRPO, arXiv 2503.20783, section 3.2 and the listing in appendix A.
+    """
     loss_T, metrics = _clipped_tokens(inputs, totals, config)
     return (loss_T * inputs.mask_T).sum() / max(totals.sequences * config.max_completion_length, 1), metrics
 
 
 def cispo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple[Tensor, dict[str, float]]:
-    """REINFORCE with a capped, detached ratio as weight, so that no token loses its gradient (CISPO, arXiv 2506.13585, eq. 4, 5).
+    """REINFORCE weighted by a capped, detached ratio: no token loses its gradient (CISPO, arXiv 2506.13585, eq. 4 and
+    5).
 
     The cap is 1 + `clip_high`; TRL's `epsilon_high` is the cap itself.
     """
@@ -108,11 +113,12 @@ def gspo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple
 
 
 def rloo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple[Tensor, dict[str, float]]:
-    """A completion is one action: clipped surrogate on its whole ratio, mean over completions (RLOO, arXiv 2402.14740, eq. 6).
+    """A completion is one action: clipped surrogate on its whole ratio, mean over completions (RLOO, arXiv 2402.14740,
+    eq. 6).
 
-    On policy its gradient is the paper's, advantage times the gradient of the completion's log-probability. The importance
-    weight against the sampler is of the whole completion too, capped at `tis_cap`. The divergence from the reference is summed
-    over the completion, as in the paper's reward.
+    On policy its gradient is the paper's, advantage times the gradient of the completion's log-probability. The
+    importance weight against the sampler is of the whole completion too, capped at `tis_cap`. The divergence from the
+    reference is summed over the completion, as in the paper's reward.
     """
     log_ratio_N = _sum_by_sequence((inputs.logprobs_T - inputs.old_logprobs_T) * inputs.mask_T, inputs)
     ratio_N = log_ratio_N.exp()
@@ -131,7 +137,8 @@ def rloo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple
 
 
 def k3_divergence(inputs: LossInputs) -> Tensor:
-    """Estimate of KL(policy || reference) at each drawn token, never negative: r - log r - 1 with r = reference / policy.
+    """Estimate of KL(policy || reference) at each drawn token, never negative: r - log r - 1 with r = reference /
+    policy.
 
     Schulman, "Approximating KL divergence" (2020), k3; DeepSeekMath, arXiv 2402.03300, eq. 4. Returns [T], nats.
     """
@@ -142,8 +149,11 @@ def k3_divergence(inputs: LossInputs) -> Tensor:
 
 
 def truncated_importance_weights(inputs: LossInputs, cap: float) -> Tensor:
-    """min(policy / sampler, cap) of each token, without gradient (Yao et al., "Your efficient RL framework secretly brings you
-    off-policy RL training", 2025; TRL's `token_truncate`). A token without sampler log-probability weighs 1. Returns [T]."""
+    """min(policy / sampler, cap) of each token, without gradient; 1 where the sampler gave no log-probability. Returns
+    [T].
+
+    Yao et al., "Your efficient RL framework secretly brings you off-policy RL training" (2025); TRL's `token_truncate`.
+    """
     return _sampler_log_ratio(inputs).exp().clamp(max=cap)
 
 
@@ -154,7 +164,8 @@ def _clipped_tokens(inputs: LossInputs, totals: Totals, config: MethodConfig) ->
 
 
 def _clip(ratio: Tensor, advantages: Tensor, config: MethodConfig) -> tuple[Tensor, Tensor]:
-    """PPO's pessimistic surrogate (Schulman et al., arXiv 1707.06347, eq. 7), and where the bound holds the gradient back."""
+    """PPO's pessimistic surrogate (Schulman et al., arXiv 1707.06347, eq. 7), and where the bound holds the gradient
+    back."""
     low, high = 1.0 - config.clip_low, 1.0 + config.clip_high
     loss = -torch.min(ratio * advantages, ratio.clamp(low, high) * advantages)
     clipped = ((ratio < low) & (advantages < 0)) | ((ratio > high) & (advantages > 0))
@@ -164,7 +175,8 @@ def _clip(ratio: Tensor, advantages: Tensor, config: MethodConfig) -> tuple[Tens
 def _corrected(
     loss_T: Tensor, ratio_T: Tensor, clipped_T: Tensor, inputs: LossInputs, totals: Totals, config: MethodConfig
 ) -> tuple[Tensor, dict[str, float]]:
-    """Weight by the sampler's mismatch, then add the divergence from the reference: in this order, as the KL needs no weight."""
+    """Weight by the sampler's mismatch, then add the divergence from the reference, which that weight does not
+    touch."""
     weights_T: Tensor | None = None
     if config.tis_cap is not None:
         weights_T = truncated_importance_weights(inputs, config.tis_cap)
@@ -180,8 +192,8 @@ def _divergence_term(
 ) -> Tensor:
     """Each token's term of the divergence from the reference, and its mean into `metrics`.
 
-    The ratio stays differentiable: on policy it is 1, and its gradient turns that of k3, which is biased, into the gradient
-    of the reverse KL (DeepSeek-V3.2, arXiv 2512.02556; TRL's `use_bias_correction_kl`, its default).
+    The ratio stays differentiable: on policy it is 1, and its gradient turns that of k3, which is biased, into the
+    gradient of the reverse KL (DeepSeek-V3.2, arXiv 2512.02556; TRL's `use_bias_correction_kl`, its default).
     """
     kl_T = k3_divergence(inputs)
     metrics["kl"] = ((kl_T.detach() * inputs.mask_T).sum() / max(totals.tokens, 1)).item()

@@ -47,8 +47,8 @@ class Method:
     ) -> tuple[Tensor, dict[str, float]]:
         """Loss of one micro-batch and its metrics; both add up over micro-batches and processes to those of the step.
 
-        `totals` counts the whole step. `old_logprobs_T` is left out when the batch is used for one update only: the policy's
-        own log-probabilities are the old ones then, and no second forward is needed.
+        `totals` counts the whole step. `old_logprobs_T` is left out when the batch is used for one update only: the
+        policy's own log-probabilities are the old ones then, and no second forward is needed.
         """
         inputs = LossInputs(
             logprobs_T=logprobs_T,

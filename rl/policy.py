@@ -27,7 +27,8 @@ MAX_CHECK_GAP = 1e-3
 
 
 class PolicyModel(nn.Module):
-    """A causal language model that scores batches; its own forward does all of it, so that wrappers (DDP) see one call."""
+    """A causal language model that scores batches; its own forward does all of it, so that wrappers (DDP) see one
+    call."""
 
     def __init__(self, causal_lm: PreTrainedModel, dtype: Dtype) -> None:
         super().__init__()
@@ -53,7 +54,8 @@ class PolicyModel(nn.Module):
                 rows_NL, predictor_T = plain_rows(batch)
                 hidden_SE = self._hidden(rows_NL)
             head = self.causal_lm.get_output_embeddings()
-            return token_logprobs(hidden_SE, predictor_T, batch.target_T, head, self.causal_lm.config, temperature, entropy)
+            config = self.causal_lm.config
+            return token_logprobs(hidden_SE, predictor_T, batch.target_T, head, config, temperature, entropy)
 
     def _hidden(self, input_ids_NL: Tensor, **kwargs: Any) -> Tensor:
         """Last hidden states, all rows one after the other: [N x L, E]."""
@@ -63,7 +65,8 @@ class PolicyModel(nn.Module):
 
 @dataclass(slots=True)
 class Policy:
-    """A model that can be trained and its tokenizer. `model` may be replaced by a wrapper of itself (accelerate, DDP)."""
+    """A model that can be trained and its tokenizer. `model` may be replaced by a wrapper of itself (accelerate,
+    DDP)."""
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
@@ -90,16 +93,16 @@ class Policy:
     ) -> tuple[Tensor, Tensor | None]:
         """As `logprobs`, with the entropy of the policy at each token, [T] nats without gradient."""
         batch = batch.to(self.device)
-        return cast(
-            tuple[Tensor, Tensor | None], self.model(batch, self.choose_attention(batch), temperature, entropy)
-        )
+        return cast(tuple[Tensor, Tensor | None], self.model(batch, self.choose_attention(batch), temperature, entropy))
 
     def choose_attention(self, batch: Batch) -> Attention:
         """Shared prefix where it is asked for, proves right and pays; plain otherwise, with one log line a reason."""
         if self.attention == "plain":
             return "plain"
         if batch.token_ratio < MIN_TOKEN_RATIO:
-            self._tell(f"plain forward: a batch repeats too little of its prompts (token ratio below {MIN_TOKEN_RATIO})")
+            self._tell(
+                f"plain forward: a batch repeats too little of its prompts (token ratio below {MIN_TOKEN_RATIO})"
+            )
             return "plain"
         if not self._checked:
             self._checked = True
@@ -143,8 +146,8 @@ class Policy:
 def load_policy(path: str | Path, dtype: Dtype, attention: Attention, gradient_checkpointing: bool = False) -> Policy:
     """Load a causal language model by folder or hub name, with float32 master weights.
 
-    `dtype` "bfloat16" computes under bf16 autocast. Dropout is turned off: the policy must give the probabilities that it
-    sampled with. Raises ConfigError where there is no such model.
+    `dtype` "bfloat16" computes under bf16 autocast. Dropout is turned off: the policy must give the probabilities that
+    it sampled with. Raises ConfigError where there is no such model.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -164,13 +167,12 @@ def load_policy(path: str | Path, dtype: Dtype, attention: Attention, gradient_c
 
 
 def plain_rows(batch: Batch) -> tuple[Tensor, Tensor]:
-    """The batch with one row a completion, the prompt repeated, padded on the right (causal attention needs no mask then).
+    """The batch with one row a completion, the prompt repeated, padded on the right (causal attention needs no mask
+    then).
 
     Returns ([N, L] token ids, [T] place of the predicting hidden state in the flattened rows).
     """
-    rows = [
-        (group.prompt_ids, rollout.completion_ids) for group in batch.groups for rollout in group.rollouts
-    ]
+    rows = [(group.prompt_ids, rollout.completion_ids) for group in batch.groups for rollout in group.rollouts]
     longest = max(len(prompt) + max(len(completion) - 1, 0) for prompt, completion in rows)
     ids = [[*prompt, *completion[:-1]] for prompt, completion in rows]
     predictors = [
@@ -185,11 +187,12 @@ def plain_rows(batch: Batch) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def shared_prefix_fault(model: PolicyModel, batch: Batch) -> str | None:
-    """Compare shared-prefix log-probabilities with those of the model's own full forward, in float32, on a small part of
-    `batch`: None where they agree, otherwise what is wrong, in words."""
+    """Compare shared-prefix log-probabilities with those of the model's own full forward, in float32, on a small part
+    of `batch`: None where they agree, otherwise what is wrong, in words."""
     groups = sorted(batch.groups, key=lambda group: group.num_tokens)[:2]
     small = make_batch(
-        [Group(group.document_id, group.prompt_ids, group.rollouts[:3]) for group in groups], torch.zeros(len(groups), 3)
+        [Group(group.document_id, group.prompt_ids, group.rollouts[:3]) for group in groups],
+        torch.zeros(len(groups), 3),
     ).to(batch.input_ids_S.device)
     dtype, model.dtype = model.dtype, "float32"
     try:

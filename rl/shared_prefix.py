@@ -1,7 +1,8 @@
 """Attention for packed groups: the prompt once, then its completions, each of which sees the prompt and its own past.
 
-Registered with transformers as an attention function, so that it serves any decoder: the model gets the packed sequence, explicit
-position ids and `prefix_layout=...`, which it hands down to every attention layer. Without a layout it is plain SDPA.
+Registered with transformers as an attention function, so that it serves any decoder: the model gets the packed
+sequence, explicit position ids and `prefix_layout=...`, which it hands down to every attention layer. Without a layout
+it is plain SDPA.
 
 Shapes: S packed tokens, H query heads, K key heads (H = K x repeats), D head dimension, P prompt tokens, C input tokens of all
 completions of a group, N completions, R the longest of them.
@@ -71,9 +72,7 @@ class PrefixLayout:
     completion_S: Tensor
 
     def to(self, device: torch.device | str) -> "PrefixLayout":
-        return PrefixLayout(
-            self.spans, self.pad_NR.to(device), self.unpad_C.to(device), self.completion_S.to(device)
-        )
+        return PrefixLayout(self.spans, self.pad_NR.to(device), self.unpad_C.to(device), self.completion_S.to(device))
 
 
 def make_layout(spans: Sequence[GroupSpan]) -> PrefixLayout:
@@ -141,13 +140,17 @@ def attention(
     return attend(query_SHD, key_SKD, value_SKD, prefix_layout, scale).unsqueeze(0), None
 
 
-def merged_attention(query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, scale: float) -> Tensor:
+def merged_attention(
+    query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, scale: float
+) -> Tensor:
     """Shared-prefix attention without masks, on the flash kernels of the CPU. Returns [S, H, D], gradients flow."""
     contiguous = (tensor.contiguous() for tensor in (query_SHD, key_SKD, value_SKD))
     return cast(Tensor, _MergedAttention.apply(*contiguous, layout, scale))  # type: ignore[no-untyped-call]
 
 
-def masked_attention(query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, scale: float) -> Tensor:
+def masked_attention(
+    query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, scale: float
+) -> Tensor:
     """The same in plain SDPA calls, with a small [R, P + R] mask a group: for devices without kernels that merge.
 
     Returns [S, H, D], gradients flow.
@@ -166,7 +169,9 @@ def masked_attention(query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layo
         longest = max(lengths)
         pad_GR = layout.pad_NR[row : row + len(lengths), :longest]
         row += len(lengths)
-        own_query, own_key, own_value = (tensor[:, pad_GR].transpose(0, 1) for tensor in (query_HSD, key_HSD, value_HSD))
+        own_query, own_key, own_value = (
+            tensor[:, pad_GR].transpose(0, 1) for tensor in (query_HSD, key_HSD, value_HSD)
+        )
         keys = torch.cat([key.expand(len(lengths), -1, -1, -1), own_key], dim=2)
         values = torch.cat([value.expand(len(lengths), -1, -1, -1), own_value], dim=2)
         own_mask = torch.ones(longest, longest, dtype=torch.bool, device=query.device).tril()
@@ -224,8 +229,10 @@ class _MergedAttention(torch.autograd.Function):
             prompt, completions = slice(span.start, span.split), slice(span.split, span.stop)
             keys, values = key_SKD[prompt], value_SKD[prompt]
             heads = _split_heads(keys, query_SHD)
-            grad, output = (tensor[prompt].view(span.prompt, *heads).permute(1, 2, 0, 3) for tensor in (grad_SHD, output_SHD))
-            lse = lse_HS[:, prompt].unflatten(0, heads[:2]).contiguous()
+            grad, output = (
+                tensor[prompt].view(span.prompt, *heads).permute(1, 2, 0, 3) for tensor in (grad_SHD, output_SHD)
+            )
+            lse = lse_HS[:, prompt].reshape(*heads[:2], span.prompt)
             grads = _flash_backward(
                 grad, *_spread(query_SHD[prompt], keys, values), output, lse, causal=True, scale=ctx.scale
             )
@@ -247,7 +254,7 @@ class _MergedAttention(torch.autograd.Function):
             own_grad = grad_SHD.new_zeros(pad.numel(), *grad_SHD.shape[1:])
             own_grad[unpad] = grad_SHD[place]
             grads = _flash_backward(
-                own_grad.unflatten(0, pad.shape).transpose(1, 2),
+                own_grad.view(*pad.shape, *own_grad.shape[1:]).transpose(1, 2),
                 *_own(query_SHD, key_SKD, value_SKD, layout),
                 output_SHD[pad].transpose(1, 2),
                 lse_HS[:, pad].transpose(0, 1).contiguous(),
@@ -256,8 +263,8 @@ class _MergedAttention(torch.autograd.Function):
             )
             grad_query, grad_key, grad_value = (grad.transpose(1, 2).flatten(0, 1)[unpad] for grad in grads)
             grad_query_SHD[place] += grad_query
-            grad_key_SKD[place] = grad_key.unflatten(1, (-1, repeats)).sum(2)
-            grad_value_SKD[place] = grad_value.unflatten(1, (-1, repeats)).sum(2)
+            grad_key_SKD[place] = grad_key.view(len(place), -1, repeats, grad_key.shape[2]).sum(2)
+            grad_value_SKD[place] = grad_value.view(len(place), -1, repeats, grad_value.shape[2]).sum(2)
         return grad_query_SHD, grad_key_SKD, grad_value_SKD, None, None
 
 
@@ -267,7 +274,8 @@ def _split_heads(keys: Tensor, query_SHD: Tensor) -> tuple[int, int, int]:
 
 
 def _spread(query_LHD: Tensor, key_LKD: Tensor, value_LKD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[L, heads, D] to [K, repeats, L, D]: key heads take the batch's place, so that keys need not be repeated in memory."""
+    """[L, heads, D] to [K, repeats, L, D]: key heads take the batch's place, so that keys need not be repeated in
+    memory."""
     heads = _split_heads(key_LKD, query_LHD)
     query = query_LHD.view(-1, *heads).permute(1, 2, 0, 3)
     key, value = (tensor.transpose(0, 1).unsqueeze(1).expand(-1, heads[1], -1, -1) for tensor in (key_LKD, value_LKD))
@@ -275,7 +283,8 @@ def _spread(query_LHD: Tensor, key_LKD: Tensor, value_LKD: Tensor) -> tuple[Tens
 
 
 def _fold(query_CHD: Tensor, key_PKD: Tensor, value_PKD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Without a mask the query heads that share a key head are just more rows: [1, K, repeats x C, D] and [1, K, P, D]."""
+    """Without a mask the query heads that share a key head are just more rows: [1, K, repeats x C, D] and [1, K, P,
+    D]."""
     return (
         _fold_rows(query_CHD, key_PKD.shape[1]),
         key_PKD.transpose(0, 1).unsqueeze(0),
@@ -284,7 +293,8 @@ def _fold(query_CHD: Tensor, key_PKD: Tensor, value_PKD: Tensor) -> tuple[Tensor
 
 
 def _fold_rows(rows_CHD: Tensor, key_heads: int) -> Tensor:
-    return rows_CHD.unflatten(1, (key_heads, -1)).permute(1, 2, 0, 3).reshape(1, key_heads, -1, rows_CHD.shape[2])
+    rows, heads, dim = rows_CHD.shape
+    return rows_CHD.view(rows, key_heads, heads // key_heads, dim).permute(1, 2, 0, 3).reshape(1, key_heads, -1, dim)
 
 
 def _unfold(folded: Tensor, like_CHD: Tensor) -> Tensor:
@@ -293,13 +303,13 @@ def _unfold(folded: Tensor, like_CHD: Tensor) -> Tensor:
     return folded.reshape(heads, length, dim).transpose(0, 1)
 
 
-def _own(
-    query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout
-) -> tuple[Tensor, Tensor, Tensor]:
+def _own(query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout) -> tuple[Tensor, Tensor, Tensor]:
     """The completions as a padded table, [N, H, R, D] each."""
     repeats = query_SHD.shape[1] // key_SKD.shape[1]
     query = query_SHD[layout.pad_NR].transpose(1, 2)
-    key, value = (tensor[layout.pad_NR].repeat_interleave(repeats, 2).transpose(1, 2) for tensor in (key_SKD, value_SKD))
+    key, value = (
+        tensor[layout.pad_NR].repeat_interleave(repeats, 2).transpose(1, 2) for tensor in (key_SKD, value_SKD)
+    )
     return query, key, value
 
 

@@ -3,6 +3,7 @@
 Shapes: M hidden states, E hidden size, V vocabulary, T tokens, U distinct pairs of a hidden state and a token.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -25,20 +26,21 @@ def token_logprobs(
     temperature: float = 1.0,
     entropy: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """[T] log-probability of `target_T` under softmax(head(hidden[predictor]) / temperature), and the entropy if asked for.
+    """[T] log-probability of `target_T` under softmax(head(hidden[predictor]) / temperature), and the entropy if asked.
 
-    `config` is the model's: its logit scale and soft cap are applied. Float32, nats; the entropy carries no gradient. Computes
-    in the dtype of autocast where that is on. A pair that comes several times is computed once.
+    `config` is the model's: its logit scale and soft cap are applied. Float32, nats; the entropy carries no gradient.
+    Computes in the dtype of autocast where that is on. A pair that comes several times is computed once.
     """
     vocabulary = int(cast(Tensor, head.weight).shape[0])
     pair_U, inverse_T = torch.unique(predictor_T * vocabulary + target_T, return_inverse=True)
     hidden_UE, target_U = hidden_ME.index_select(0, pair_U // vocabulary), pair_U % vocabulary
     scale = _logit_scale(config) / temperature
     softcap = getattr(config, "final_logit_softcapping", None)
-    if type(head) is nn.Linear and head.bias is None and softcap is None:
+    if type(head) is nn.Linear and getattr(head, "bias", None) is None and softcap is None:
         device = hidden_ME.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ME.dtype
-        logprobs_U, entropy_U = _LinearLogprobs.apply(hidden_UE, head.weight, target_U, scale, dtype, entropy)  # type: ignore[no-untyped-call]
+        score = cast(Callable[..., tuple[Tensor, Tensor]], _LinearLogprobs.apply)
+        logprobs_U, entropy_U = score(hidden_UE, head.weight, target_U, scale, dtype, entropy)
     else:
         logprobs_U, entropy_U = _any_head_logprobs(hidden_UE, target_U, head, vocabulary, scale, softcap, entropy)
     return logprobs_U.index_select(0, inverse_T), entropy_U.index_select(0, inverse_T) if entropy else None
@@ -108,15 +110,16 @@ def _any_head_logprobs(
     softcap: float | None,
     entropy: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The same for heads with a bias, an adapter or a soft cap: autograd's work, each chunk computed again in the backward."""
+    """The same for heads with a bias, an adapter or a soft cap: autograd's work, each chunk computed again in the
+    backward."""
 
     def of_chunk(hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(hidden).float() * scale_before
         if softcap is not None:
             logits = softcap * (logits / softcap).tanh()
         log_softmax = (logits * scale_after).log_softmax(-1)
-        with torch.no_grad():
-            entropy_U = -(log_softmax.exp() * log_softmax).sum(-1) if entropy else log_softmax.new_zeros(len(target))
+        detached = log_softmax.detach()
+        entropy_U = -(detached.exp() * detached).sum(-1) if entropy else detached.new_zeros(len(target))
         return log_softmax.gather(1, target[:, None])[:, 0], entropy_U
 
     # A cap acts on the model's logits, so the temperature comes after it; no model has both a cap and a scale.

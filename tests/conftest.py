@@ -12,9 +12,9 @@ CHAT_TEMPLATE = (
 )
 TOKENIZER_STRINGS = [
     "Extract the receipt below as JSON.",
-    "KEDAI RUNCIT MAJU SDN BHD\nDATE: 12/03/2018\nMILK 1L 2 x 6.50 13.00\nBREAD 3.20\nTOTAL 16.20\nCASH 20.00\nCHANGE 3.80",
-    '{"vendor":"KEDAI RUNCIT MAJU SDN BHD","date":"2018-03-12","items":[{"name":"MILK 1L","amount":"13.00"}],"tax":null,'
-    '"rounding":null,"total":"16.20"}',
+    "KEDAI RUNCIT MAJU SDN BHD\nDATE: 12/03/2018\nMILK 1L 2 x 6.50 13.00\nBREAD 3.20\nTOTAL 16.20\nCASH 20.00",
+    '{"vendor":"KEDAI RUNCIT MAJU SDN BHD","date":"2018-03-12","items":[{"name":"MILK 1L","amount":"13.00"}],'
+    '"tax":null,"rounding":null,"total":"16.20"}',
 ]
 
 

@@ -31,7 +31,9 @@ def test_leave_one_out_on_hand_numbers() -> None:
     # The others' means: 1.0, 0.5, 0.0 / 2 = 0.75 and so on.
     advantages = leave_one_out_advantages(torch.tensor([[1.0, 0.5, 0.0]]), "none")
     assert advantages.tolist() == [pytest.approx([1.0 - 0.25, 0.0, 0.0 - 0.75])]
-    assert leave_one_out_advantages(torch.tensor([[1.0, 0.5, 0.0]]), "group")[0, 0].item() == pytest.approx(0.75 / 0.5001)
+    assert leave_one_out_advantages(torch.tensor([[1.0, 0.5, 0.0]]), "group")[0, 0].item() == pytest.approx(
+        0.75 / 0.5001
+    )
 
 
 def test_a_missing_reward_leaves_the_baseline_and_gets_nothing() -> None:
@@ -46,7 +48,9 @@ def test_a_missing_reward_leaves_the_baseline_and_gets_nothing() -> None:
 
 
 def test_groups_without_spread() -> None:
-    rewards_PG = torch.tensor([[0.1, 0.1, 0.1], [0.1, 0.1, 0.1 + 1e-8], [0.1, 0.2, NAN], [NAN, NAN, 0.4], [NAN, 0.4, 0.4]])
+    rewards_PG = torch.tensor(
+        [[0.1, 0.1, 0.1], [0.1, 0.1, 0.1 + 1e-8], [0.1, 0.2, NAN], [NAN, NAN, 0.4], [NAN, 0.4, 0.4]]
+    )
     assert has_spread(rewards_PG).tolist() == [False, False, True, False, False]
 
 
@@ -68,7 +72,12 @@ REWARDS = [[0.9, 0.1, 0.4], [0.25, NAN, 0.75]]
     ],
 )
 def test_equal_to_trl(
-    kind: str, settings: dict[str, Any], scale: Any, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    settings: dict[str, Any],
+    scale: Any,
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """TRL samples a few tokens from the tiny model, is given our rewards, and computes its advantages."""
     import datasets

@@ -35,7 +35,8 @@ def method_config(kind: str = "grpo", **changes: Any) -> MethodConfig:
 
 
 def hand_inputs(**changes: Any) -> LossInputs:
-    """Completion 0: two tokens with the ratios e^0.5 and 1, advantage 2. Completion 1: one token, ratio e^-0.5, advantage -1."""
+    """Completion 0: two tokens with the ratios e^0.5 and 1, advantage 2. Completion 1: one token, ratio e^-0.5,
+    advantage -1."""
     values: dict[str, Any] = {
         "logprobs_T": torch.tensor([-1.0, -2.0, -1.5], requires_grad=True),
         "old_logprobs_T": torch.tensor([-1.5, -2.0, -1.0]),
@@ -82,7 +83,9 @@ def test_clipped_token_has_no_gradient_and_cispo_keeps_it() -> None:
 
 
 def test_metrics_on_hand_numbers() -> None:
-    inputs = hand_inputs(sampler_logprobs_T=torch.tensor([-1.4, -2.0, float("nan")]), ref_logprobs_T=torch.tensor([-1.0, -1.0, -1.5]))
+    inputs = hand_inputs(
+        sampler_logprobs_T=torch.tensor([-1.4, -2.0, float("nan")]), ref_logprobs_T=torch.tensor([-1.0, -1.0, -1.5])
+    )
     _, metrics = grpo_loss(inputs, Totals(tokens=3, sequences=2), method_config(kl_coef=0.1, tis_cap=2.0))
     assert metrics["clip_fraction"] == pytest.approx(2 / 3)
     assert metrics["ratio"] == pytest.approx((1.64872127 + 1.0 + 0.60653066) / 3)
@@ -93,10 +96,13 @@ def test_metrics_on_hand_numbers() -> None:
 
 
 def test_importance_weight_is_capped_and_carries_no_gradient() -> None:
-    inputs = hand_inputs(sampler_logprobs_T=torch.tensor([-4.0, -2.0, -1.0]), old_logprobs_T=torch.tensor([-1.0, -2.0, -1.5]))
+    inputs = hand_inputs(
+        sampler_logprobs_T=torch.tensor([-4.0, -2.0, -1.0]), old_logprobs_T=torch.tensor([-1.0, -2.0, -1.5])
+    )
     loss, metrics = dapo_loss(inputs, Totals(tokens=3, sequences=2), method_config(tis_cap=3.0))
     loss.backward()
-    # e^(-1 + 4) is far above the cap; the third weight is e^-0.5. On policy the gradient is -weight x advantage / tokens.
+    # e^(-1 + 4) is far above the cap; the third weight is e^-0.5. On policy the gradient is -weight x advantage /
+    # tokens.
     assert inputs.logprobs_T.grad is not None
     assert inputs.logprobs_T.grad.tolist() == pytest.approx([-3.0 * 2 / 3, -2.0 / 3, 0.60653066 / 3])
     assert metrics["tis_weight"] == pytest.approx((3.0 + 1.0 + 0.60653066) / 3)
@@ -119,7 +125,15 @@ def crafted_groups() -> list[Group]:
         for place in range(3):
             ids = tuple(rng.randrange(3, 320) for _ in range(2 * place + (document == "b") + 1))
             rollouts.append(
-                Rollout(document, ids, tuple(rng.uniform(-6.5, -5.0) for _ in ids), "", "length" if place == 2 else "stop", 0, place)
+                Rollout(
+                    document,
+                    ids,
+                    tuple(rng.uniform(-6.5, -5.0) for _ in ids),
+                    "",
+                    "length" if place == 2 else "stop",
+                    0,
+                    place,
+                )
             )
         groups.append(Group(document, tuple(rng.randrange(3, 320) for _ in range(prompt_length)), tuple(rollouts)))
     return groups
@@ -229,7 +243,9 @@ TRL_SETTINGS: dict[str, dict[str, Any]] = {
     ],
     ids=lambda case: case.id,
 )
-def test_loss_and_gradient_equal_trl(kind: str, case: SimpleNamespace, policy: Policy, trl_trainer: Callable[..., Any]) -> None:
+def test_loss_and_gradient_equal_trl(
+    kind: str, case: SimpleNamespace, policy: Policy, trl_trainer: Callable[..., Any]
+) -> None:
     tis_cap, kl_coef = getattr(case, "tis_cap", None), getattr(case, "kl_coef", 0.0)
     truncated, temperature = getattr(case, "truncated", "score"), getattr(case, "temperature", 1.0)
     if kind == "rloo" and (tis_cap or kl_coef):
@@ -282,12 +298,15 @@ def test_loss_and_gradient_equal_trl(kind: str, case: SimpleNamespace, policy: P
         torch.testing.assert_close(ours, parameter.grad, atol=1e-5, rtol=1e-5)
     if case.noise > 0.5 and kind in ("grpo", "dapo", "dr_grpo"):
         assert 0.05 < metrics["clip_fraction"] < 0.9
-        assert metrics["clip_fraction"] == pytest.approx(trainer._metrics["train"]["clip_ratio/region_mean"][0], abs=1e-6)
+        assert metrics["clip_fraction"] == pytest.approx(
+            trainer._metrics["train"]["clip_ratio/region_mean"][0], abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("kind", list(METHODS))
 def test_micro_batches_add_up_to_the_whole(kind: str, policy: Policy) -> None:
-    """The denominators are the step's, so cutting a step into micro-batches changes neither loss, metrics nor gradient."""
+    """The denominators are the step's, so cutting a step into micro-batches changes neither loss, metrics nor
+    gradient."""
     groups = crafted_groups()
     advantages_PG = torch.tensor([[1.2, -0.7, 0.4], [-1.1, 0.9, 0.2]])
     totals = Totals(tokens=21, sequences=6)

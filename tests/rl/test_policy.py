@@ -1,0 +1,115 @@
+"""The policy: loading, temperature, entropy, chunked log-probabilities, what the sampler gets."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import rl.token_logprobs
+from rewards.errors import ConfigError
+from rl.batching import make_batch
+from rl.policy import load_policy
+from rl.rollouts import Group, Rollout
+from rl.token_logprobs import token_logprobs
+
+
+class NoScale:
+    """A model config without logit scale or soft cap."""
+
+
+def test_token_logprobs_on_hand_numbers() -> None:
+    head = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    hidden_ME = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]])
+    # Softmax of (log 3, 0) is (3/4, 1/4); at temperature 0.5 it is (9/10, 1/10).
+    predictor_T, target_T = torch.tensor([0, 0, 1, 0]), torch.tensor([0, 1, 1, 0])
+    logprobs_T, entropy_T = token_logprobs(hidden_ME, predictor_T, target_T, head, NoScale(), 1.0, True)
+    assert logprobs_T.exp().tolist() == pytest.approx([0.75, 0.25, 0.5, 0.75])
+    expected = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
+    assert entropy_T is not None
+    assert entropy_T.tolist() == pytest.approx([expected, expected, math.log(2), expected])
+    cold_T, nothing = token_logprobs(hidden_ME, predictor_T, target_T, head, NoScale(), 0.5)
+    assert cold_T.exp().tolist() == pytest.approx([0.9, 0.1, 0.5, 0.9]) and nothing is None
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_chunked_logprobs_equal_autograd(
+    kept: bool, bias: bool, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rl.token_logprobs, "CHUNK_ELEMENTS", 3 * 50)
+    monkeypatch.setattr(rl.token_logprobs, "KEEP_BYTES", 2**20 if kept else 0)
+    torch.manual_seed(0)
+    head = nn.Linear(8, 50, bias=bias)
+    hidden_ME = torch.randn(7, 8, requires_grad=True)
+    predictor_T, target_T = torch.randint(7, (20,)), torch.randint(50, (20,))
+    config = type("Config", (), {"final_logit_softcapping": softcap})()
+
+    logits = head(hidden_ME)[predictor_T]
+    if softcap is not None:
+        logits = softcap * (logits / softcap).tanh()
+    distribution = torch.distributions.Categorical(logits=logits / 0.7)
+    weights_T = torch.randn(20)
+    parameters = [hidden_ME, *head.parameters()]
+    expected_T = distribution.log_prob(target_T)
+    expected_grads = torch.autograd.grad((expected_T * weights_T).sum(), parameters, retain_graph=True)
+
+    ours_T, entropy_T = token_logprobs(hidden_ME, predictor_T, target_T, head, config, 0.7, True)
+    grads = torch.autograd.grad((ours_T * weights_T).sum(), parameters)
+    torch.testing.assert_close(ours_T, expected_T, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(entropy_T, distribution.entropy().detach(), atol=1e-5, rtol=1e-5)
+    for ours, expected in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_load_scores_like_transformers(tiny_model_dir: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    policy = load_policy(tiny_model_dir, "float32", "shared_prefix", gradient_checkpointing=True)
+    assert {parameter.dtype for parameter in policy.model.parameters()} == {torch.float32}
+    prompt = policy.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "MILK 1L 6.50"}], add_generation_prompt=True, return_dict=True
+    )["input_ids"]
+    rollouts = tuple(
+        Rollout("a", ids, (-1.0,) * len(ids), "", "stop", 0, 0) for ids in ((20, 21, 2), (20, 30, 40, 2), (50, 2))
+    )
+    batch = make_batch([Group("a", tuple(prompt), rollouts)], torch.zeros(1, 3))
+    logprobs_T, entropy_T = policy.logprobs_and_entropy(batch, temperature=0.5)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    ids = torch.tensor([[*prompt, 20, 30, 40, 2]])
+    logits = model(ids).logits[0, len(prompt) - 1 : -1] / 0.5
+    expected_T = logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0]
+    assert logprobs_T.requires_grad and len(logprobs_T) == 9
+    torch.testing.assert_close(logprobs_T[3:7], expected_T, atol=1e-5, rtol=1e-5)
+    assert entropy_T is not None and not entropy_T.requires_grad
+    torch.testing.assert_close(
+        entropy_T[3:7], torch.distributions.Categorical(logits=logits).entropy(), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_sampler_gets_the_checkpoint_s_names_without_the_tied_head(tiny_model_dir: Path) -> None:
+    from safetensors.torch import load_file
+
+    stored = load_file(tiny_model_dir / "model.safetensors")
+    policy = load_policy(tiny_model_dir, "bfloat16", "shared_prefix")
+    named = dict(policy.named_tensors_for_sampler())
+    assert named.keys() == stored.keys() and "lm_head.weight" not in named
+    assert all(tensor.dtype == torch.bfloat16 and torch.equal(tensor, stored[name]) for name, tensor in named.items())
+    exact = dict(policy.named_tensors_for_sampler(torch.float32))
+    assert {tensor.dtype for tensor in exact.values()} == {torch.float32}
+
+
+def test_reference_policy_has_no_gradient(tiny_model_dir: Path) -> None:
+    reference = load_policy(tiny_model_dir, "float32", "plain").freeze()
+    group = Group("a", (5, 6), (Rollout("a", (7, 2), (-1.0, -1.0), "", "stop", 0, 0),))
+    assert not reference.logprobs(make_batch([group], torch.zeros(1, 1))).requires_grad
+
+
+def test_a_missing_model_is_one_line_with_the_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^model\.path: cannot load '.*nothing'") as caught:
+        load_policy(tmp_path / "nothing", "float32", "plain")
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 2

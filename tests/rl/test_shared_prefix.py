@@ -1,0 +1,238 @@
+"""The shared prefix against the plain forward: attention alone, then whole models, values and gradients."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from rl.batching import Batch, make_batch
+from rl.policy import Dtype, Policy, PolicyModel, load_policy
+from rl.rollouts import Group, Rollout
+from rl.shared_prefix import GroupSpan, attention, make_layout, masked_attention, merged_attention
+
+SPANS = [GroupSpan(0, 7, (3, 5, 1)), GroupSpan(16, 4, (0, 6)), GroupSpan(26, 5, ()), GroupSpan(31, 1, (2,))]
+
+
+def random_groups(seed: int = 0, vocabulary: int = 320) -> list[Group]:
+    """Three groups with prompts of 30, 41 and 18 tokens and completions of 1 to 13, two of them equal."""
+    rng = random.Random(seed)
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(3, vocabulary) for _ in range(count))
+
+    groups = []
+    for document, prompt, lengths in (("a", 30, (13, 4, 9, 1)), ("b", 41, (2, 2, 11, 8)), ("c", 18, (7, 7, 1, 5))):
+        completions = [ids(length) for length in lengths]
+        completions[3] = completions[0]
+        rollouts = [Rollout(document, tokens, (-1.0,) * len(tokens), "", "stop", 0, 0) for tokens in completions]
+        groups.append(Group(document, ids(prompt), tuple(rollouts)))
+    return groups
+
+
+def reference_attention(
+    query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, spans: list[GroupSpan], scale: float
+) -> Tensor:
+    """A dense mask over the whole packed sequence: the definition."""
+    length, repeats = query_SHD.shape[0], query_SHD.shape[1] // key_SKD.shape[1]
+    mask_SS = torch.zeros(length, length, dtype=torch.bool)
+    for span in spans:
+        prompt = slice(span.start, span.split)
+        mask_SS[prompt, prompt] = True
+        place = span.split
+        for count in span.completions:
+            own = slice(place, place + count)
+            mask_SS[own, prompt] = mask_SS[own, own] = True
+            place += count
+    mask_SS &= torch.ones(length, length, dtype=torch.bool).tril()
+    query = query_SHD.transpose(0, 1)
+    key, value = (tensor.transpose(0, 1).repeat_interleave(repeats, 0) for tensor in (key_SKD, value_SKD))
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask_SS, scale=scale).transpose(0, 1)
+
+
+@pytest.mark.parametrize("function", [merged_attention, masked_attention])
+@pytest.mark.parametrize(("heads", "key_heads"), [(4, 2), (6, 1), (3, 3)])
+def test_attention_equals_a_dense_mask(function: Any, heads: int, key_heads: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    length = SPANS[-1].stop
+    tensors = [
+        torch.randn(length, count, 16, generator=generator, requires_grad=True)
+        for count in (heads, key_heads, key_heads)
+    ]
+    grad_SHD = torch.randn(length, heads, 16, generator=generator)
+    expected_SHD = reference_attention(*tensors, SPANS, 0.3)
+    expected_grads = torch.autograd.grad(expected_SHD, tensors, grad_SHD)
+    output_SHD = function(*tensors, make_layout(SPANS), 0.3)
+    grads = torch.autograd.grad(output_SHD, tensors, grad_SHD)
+    torch.testing.assert_close(output_SHD, expected_SHD, atol=1e-5, rtol=1e-5)
+    for ours, expected in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(ours, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_long_rows_cross_the_kernel_s_blocks() -> None:
+    """More rows than the flash kernel takes in one block of queries or keys."""
+    generator = torch.Generator().manual_seed(2)
+    spans = [GroupSpan(0, 600, (300, 40, 513))]
+    tensors = [torch.randn(spans[0].stop, count, 16, generator=generator, requires_grad=True) for count in (4, 2, 2)]
+    expected_SHD = reference_attention(*tensors, spans, 0.25)
+    output_SHD = merged_attention(*tensors, make_layout(spans), 0.25)
+    grad_SHD = torch.randn(output_SHD.shape, generator=generator)
+    torch.testing.assert_close(output_SHD, expected_SHD, atol=1e-5, rtol=1e-5)
+    expected_grads = torch.autograd.grad(expected_SHD, tensors, grad_SHD)
+    for ours, expected in zip(torch.autograd.grad(output_SHD, tensors, grad_SHD), expected_grads, strict=True):
+        torch.testing.assert_close(ours, expected, atol=5e-5, rtol=1e-4)
+
+
+def tiny_model(family: str, **changes: Any) -> PolicyModel:
+    import transformers
+
+    config_class = getattr(transformers, f"{family}Config")
+    settings: dict[str, Any] = {
+        "vocab_size": 320,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 256,
+        "attn_implementation": "offramp_shared_prefix",
+        "pad_token_id": 0,
+        "bos_token_id": None,
+        "eos_token_id": 2,
+        "initializer_range": 0.1,
+    }
+    config = config_class(**(settings | changes))
+    torch.manual_seed(5)
+    return PolicyModel(getattr(transformers, f"{family}ForCausalLM")(config).float(), "float32")
+
+
+def gradients(
+    model: PolicyModel, batch: Batch, attention: Any, temperature: float = 1.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    model.zero_grad()
+    logprobs_T, _ = model(batch, attention, temperature)
+    weights_T = torch.linspace(-1, 1, len(logprobs_T))
+    (logprobs_T * weights_T).sum().backward()
+    return logprobs_T.detach(), {
+        name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("Qwen3", {"tie_word_embeddings": True}),
+        ("Qwen3", {"tie_word_embeddings": False}),
+        ("Qwen2", {}),
+        ("Llama", {}),
+        ("Mistral", {"sliding_window": None}),
+        ("Phi3", {"sliding_window": None}),
+        ("Cohere", {"logit_scale": 0.5}),
+        ("Granite", {"logits_scaling": 4.0}),
+    ],
+)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_models_give_the_plain_forward_s_values_and_gradients(
+    family: str, changes: dict[str, Any], checkpointing: bool
+) -> None:
+    model = tiny_model(family, **changes)
+    model.train()
+    if checkpointing:
+        model.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
+    groups = random_groups()
+    batch = make_batch(groups, torch.zeros(3, 4))
+    ours_T, our_gradients = gradients(model, batch, "shared_prefix", temperature=0.8)
+    plain_T, plain_gradients = gradients(model, batch, "plain", temperature=0.8)
+    # And the model's own full forward, one completion at a time, nothing packed and nothing padded.
+    with torch.no_grad():
+        alone = []
+        for group in groups:
+            for rollout in group.rollouts:
+                ids = torch.tensor([[*group.prompt_ids, *rollout.completion_ids]])
+                logits = model.causal_lm(input_ids=ids, use_cache=False).logits[0, len(group.prompt_ids) - 1 : -1]
+                targets = ids[0, len(group.prompt_ids) :, None]
+                alone.append((logits / 0.8).log_softmax(-1).gather(1, targets)[:, 0])
+    torch.testing.assert_close(ours_T, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(plain_T, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    assert ours_T.std() > 0.2
+    assert our_gradients.keys() == plain_gradients.keys() and len(our_gradients) == len(list(model.parameters()))
+    for name, gradient in our_gradients.items():
+        size = plain_gradients[name].abs().max().item()
+        assert size > 0, name
+        torch.testing.assert_close(gradient, plain_gradients[name], atol=1e-5 * max(size, 1.0), rtol=1e-4)
+
+
+def test_bfloat16_is_as_close_to_float32_as_the_plain_forward_is() -> None:
+    batch = make_batch(random_groups(), torch.zeros(3, 4))
+    model = tiny_model("Qwen3")
+    exact_T, exact = gradients(model, batch, "plain")
+    model.dtype = "bfloat16"
+    ours_T, ours = gradients(model, batch, "shared_prefix")
+    plain_T, plain = gradients(model, batch, "plain")
+    assert (ours_T - exact_T).abs().mean() < 1.3 * (plain_T - exact_T).abs().mean() < 0.05
+
+    def distance(gradients: dict[str, Tensor]) -> float:
+        squares = sum((gradients[name] - exact[name]).square().sum() for name in exact)
+        return float((squares / sum(gradient.square().sum() for gradient in exact.values())) ** 0.5)
+
+    assert distance(ours) < 1.3 * distance(plain) < 0.05
+
+
+def test_bitwise_repeatable(tiny_model_dir: Path) -> None:
+    policies = [load_policy(tiny_model_dir, "bfloat16", "shared_prefix") for _ in range(2)]
+    batch = make_batch(random_groups(), torch.zeros(3, 4))
+    (first_T, first), (second_T, second) = (
+        gradients(policy.model, batch, "shared_prefix")  # type: ignore[arg-type]
+        for policy in policies
+    )
+    assert torch.equal(first_T, second_T)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "reason"),
+    [
+        ("Mistral", {"sliding_window": 8}, "sliding_window"),
+        ("Gemma2", {"sliding_window": 256, "query_pre_attn_scalar": 16}, "Gemma2Attention"),
+    ],
+)
+def test_unsupported_models_fall_back_with_one_line(
+    family: str, changes: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = Policy(tiny_model(family, **changes), None, "float32", "shared_prefix")  # type: ignore[arg-type]
+    policy.model.eval()
+    batch = make_batch(random_groups(), torch.zeros(3, 4))
+    plain_T, _ = policy.model(batch, "plain")
+    for _ in range(2):
+        torch.testing.assert_close(policy.logprobs(batch), plain_T)
+    assert len(caplog.records) == 1 and reason in caplog.text and "plain forward" in caplog.text
+
+
+def test_a_wrong_attention_is_caught_and_a_low_ratio_steps_aside(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = Policy(tiny_model("Qwen3"), None, "float32", "shared_prefix")  # type: ignore[arg-type]
+    groups = random_groups()
+    alone = make_batch(
+        [Group(group.document_id, group.prompt_ids, group.rollouts[:1]) for group in groups], torch.zeros(3, 1)
+    )
+    assert alone.token_ratio == 1.0 and policy.choose_attention(alone) == "plain"
+    batch = make_batch(groups, torch.zeros(3, 4))
+    assert policy.choose_attention(batch) == "shared_prefix"
+
+    monkeypatch.setattr("rl.shared_prefix.merged_attention", lambda query, key, value, layout, scale: query * 0.5)
+    broken = Policy(tiny_model("Qwen3"), None, "float32", "shared_prefix")  # type: ignore[arg-type]
+    assert broken.choose_attention(batch) == "plain" and broken.attention == "plain"
+    assert [record.message.split(":")[0] for record in caplog.records] == ["plain forward"] * 2
+    assert "token ratio below 1.3" in caplog.text and "differ from the plain ones by up to" in caplog.text
+
+
+def test_without_a_layout_it_is_plain_attention() -> None:
+    query, key, value = (torch.randn(2, 4, 5, 8) for _ in range(3))
+    output, _ = attention(torch.nn.Module(), query, key, value, None, scaling=0.5)
+    expected = scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.5).transpose(1, 2)
+    torch.testing.assert_close(output, expected)
