@@ -1,0 +1,252 @@
+"""The sampler: vLLM in process behind a small adapter, on CPU and GPU. Token ids in, groups of rollouts out.
+
+Seeds. Completion i of a document is drawn with seed `rollout_seed(run seed, step, document id) + i`: vLLM gives the i-th of n
+completions its request's seed + i, so that `replay` can draw one completion of a group again, alone. With the same weights and
+thread count a call repeats bit for bit; a completion drawn in another batch composition sees the same random numbers, and
+differs only where the rounding of a larger or smaller matrix product turns a choice.
+
+Log-probabilities. At temperature 1 they are vLLM's `raw_logprobs`, the log-softmax of the logits. At any other temperature they
+are `processed_logprobs`, of the scaled logits, which is what the trainer computes too; with speculative decoding that mode
+returns wrong numbers, so the two together are refused. So is top_p below 1: no trainer renormalises over vLLM's nucleus.
+
+Two processes under torchrun each run their own engine: start them at the same time, since vLLM forms its groups together.
+"""
+
+import hashlib
+import os
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rewards.errors import ConfigError, DataError, InfraError
+from rl.config import SamplerConfig
+from rl.engine_arguments import check_engine_arguments
+from rl.rollouts import FinishReason, Group, Rollout
+from rl.weights import checkpoint_names, load_weights
+
+Prompt: TypeAlias = tuple[str, Sequence[int]]
+"""(document id, token ids of the prompt with the chat template applied)"""
+
+CPU_ENGINE: Mapping[str, Any] = {
+    "enforce_eager": True,  # compiling costs half a minute and gains nothing on a CPU
+    "block_size": 32,  # the default of 128 makes every completion read up to 127 shared prompt tokens again
+    "kv_cache_memory_bytes": 2**30,  # otherwise vLLM takes nearly all of the memory
+}
+"""Engine arguments for the CPU where the config names none."""
+
+
+def rollout_seed(run_seed: int, step: int, document_id: str, sample: int = 0) -> int:
+    """Seed of one completion, below 2**63."""
+    digest = hashlib.blake2b(f"{run_seed}/{step}/{document_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return (int.from_bytes(digest, "little") >> 2) + sample
+
+
+def logprob_gap(sampler_logprobs: Sequence[float] | Tensor, trainer_logprobs: Sequence[float] | Tensor) -> float:
+    """Mean absolute difference of two [T] log-probabilities of the same tokens, in nats; 0.0 for no tokens."""
+    ours = torch.as_tensor(sampler_logprobs, dtype=torch.float64).detach().cpu()
+    theirs = torch.as_tensor(trainer_logprobs, dtype=torch.float64).detach().cpu()
+    if ours.shape != theirs.shape:
+        raise ValueError(f"log-probabilities of {tuple(ours.shape)} and {tuple(theirs.shape)} tokens cannot be compared")
+    return (ours - theirs).abs().mean().item() if ours.numel() else 0.0
+
+
+class Sampler:
+    """vLLM's engine, the version of the policy it holds, and the tokenizer that turns completions into text."""
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        config: SamplerConfig,
+        *,
+        max_model_len: int,
+        dtype: Literal["float32", "bfloat16"],
+        threads: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Start the engine (about 3 s on a CPU, after an import of 5 s). One engine a process.
+
+        `threads`: torch threads while vLLM runs; None keeps the present number. Raises ConfigError for engine arguments and
+        sampling settings that cannot work, InfraError when the engine does not start.
+        """
+        check_engine_arguments(config.engine)
+        check_sampling(config)
+        self.config = config
+        self.max_model_len = max_model_len
+        self.version = 0
+        self.threads = threads or torch.get_num_threads()
+        self._expected_names = checkpoint_names(model_path)
+        # One process, so that weights are handed over in memory and nothing but OUR logs speaks.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        on_cpu = not torch.cuda.is_available()
+        plain = config.temperature == 1 and "speculative_config" not in config.engine
+        self._own_noise = on_cpu and plain
+        engine: dict[str, Any] = {"enable_prefix_caching": True, "use_tqdm_on_load": False}
+        if on_cpu:
+            engine |= CPU_ENGINE
+            if not self._own_noise:
+                # vLLM's per-request generators break on a half-read prompt: "CPU Generator does not use offset".
+                engine["enable_chunked_prefill"] = False
+        engine |= config.engine
+        self._eager = on_cpu and bool(engine["enforce_eager"])
+        engine["logprobs_mode"] = "raw_logprobs" if config.temperature == 1 else "processed_logprobs"
+        with self._vllm():
+            try:
+                from vllm import LLM
+
+                if self._own_noise:
+                    from rl.sampling_noise import SeededSampling
+
+                    engine["logits_processors"] = [SeededSampling]
+                self._llm: Any = LLM(str(model_path), dtype=dtype, max_model_len=max_model_len, seed=seed, **engine)
+            except ImportError as error:
+                raise InfraError(f"vllm cannot be imported ({_first_line(error)}): run `bash launch/setup.sh`") from error
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"sampler.engine: vLLM refuses its arguments: {_first_line(error)}") from error
+            except RuntimeError as error:
+                raise InfraError(f"vLLM does not start: {_first_line(error)}") from error
+            self.tokenizer: Any = self._llm.get_tokenizer()
+
+    def rollout(self, prompts: Sequence[Prompt], group_size: int, *, run_seed: int, step: int) -> list[Group]:
+        """`group_size` completions of each prompt, in the order of the prompts, stamped with the policy's version.
+
+        Raises DataError for a prompt that leaves no room for sampler.max_tokens.
+        """
+        seeds = [rollout_seed(run_seed, step, document_id) for document_id, _ in prompts]
+        params = [self._seeded(seed, group_size) for seed in seeds]
+        drawn = self._generate(prompts, params, seeds)
+        return [
+            Group(document_id, tuple(prompt_ids), rollouts)
+            for (document_id, prompt_ids), rollouts in zip(prompts, drawn, strict=True)
+        ]
+
+    def replay(self, prompt: Prompt, sample: int, *, run_seed: int, step: int) -> Rollout:
+        """Completion `sample` of a document's group once more, alone; the weights must be those of the first time."""
+        seed = rollout_seed(run_seed, step, prompt[0], sample)
+        return self._generate([prompt], [self._seeded(seed, 1)], [seed])[0][0]
+
+    def greedy(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Rollout]:
+        """The most likely completion of each prompt, token by token. The log-probabilities are those at temperature 1."""
+        params = [self._params(max_tokens, temperature=0.0) for _ in prompts]
+        return [rollouts[0] for rollouts in self._generate(prompts, params, [0] * len(prompts))]
+
+    def load(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Replace the weights, all tensors in one call, and stamp rollouts with `version` from here on."""
+        with self._vllm():
+            load_weights(self._llm, named_tensors, self._expected_names)
+        self.version = version
+
+    def close(self) -> None:
+        """Shut the engine down and free its memory. Closing twice is allowed."""
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            with self._vllm():
+                llm.llm_engine.engine_core.shutdown()
+
+    def _generate(self, prompts: Sequence[Prompt], params: Sequence[Any], seeds: Sequence[int]) -> list[tuple[Rollout, ...]]:
+        for (document_id, prompt_ids), param in zip(prompts, params, strict=True):
+            if not prompt_ids or len(prompt_ids) + param.max_tokens > self.max_model_len:
+                raise DataError(
+                    f"document {document_id}: a prompt of {len(prompt_ids)} tokens and a completion of {param.max_tokens} "
+                    f"do not fit model.max_positions={self.max_model_len}; leave the document out or lower sampler.max_tokens"
+                )
+        # Longest first: a long prompt that starts last would decode alone at the end. The sort is stable, so it repeats.
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i][1]))
+        inputs = [{"prompt_token_ids": list(prompts[i][1])} for i in order]
+        with self._vllm():
+            # What an evaluation left in the cache must not decide how these prompts are read: a resumed run has no such past.
+            self._llm.reset_prefix_cache()
+            outputs = self._llm.generate(inputs, [params[i] for i in order], use_tqdm=False)
+            texts = iter(self._decode([completion for output in outputs for completion in output.outputs]))
+        drawn: list[tuple[Rollout, ...]] = [()] * len(prompts)
+        for i, output in zip(order, outputs, strict=True):
+            drawn[i] = tuple(
+                Rollout(
+                    document_id=prompts[i][0],
+                    completion_ids=tuple(completion.token_ids),
+                    sampler_logprobs=tuple(completion.logprobs.logprobs),
+                    text=next(texts),
+                    finish_reason=_finish_reason(prompts[i][0], completion),
+                    policy_version=self.version,
+                    seed=seeds[i] + completion.index,
+                )
+                for completion in output.outputs
+            )
+        return drawn
+
+    def _decode(self, completions: Sequence[Any]) -> list[str]:
+        """Special tokens are left out, as `vllm serve` does."""
+        ids = [list(completion.token_ids) for completion in completions]
+        if not ids:
+            return []
+        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return texts
+
+    def _params(self, max_tokens: int, **kwargs: Any) -> Any:
+        from vllm import SamplingParams
+
+        # logprobs=0 is the drawn token alone, flat_logprobs spares an object a token, and decoding all at the end is cheaper.
+        return SamplingParams(max_tokens=max_tokens, logprobs=0, flat_logprobs=True, detokenize=False, **kwargs)
+
+    def _seeded(self, seed: int, n: int) -> Any:
+        params = self._params(self.config.max_tokens, n=n, seed=seed, temperature=self.config.temperature)
+        if self._own_noise:
+            # Greedy over logits in which SeededSampling has marked the drawn token. vLLM forbids n > 1 for greedy requests,
+            # since their completions would be equal; these are not, so the mark is set after that check and not copied anew.
+            params.temperature = 0.0
+            params.skip_clone = True
+        return params
+
+    @contextmanager
+    def _vllm(self) -> Iterator[None]:
+        """vLLM replaces torch.set_num_threads, changes the thread count, seeds and draws from the global generators: undo that."""
+        set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
+        python_state, numpy_state = random.getstate(), np.random.get_state()
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        # vLLM compiles small helpers even when told to be eager: 10 s at the first token, and a crash where there is no g++.
+        stance: AbstractContextManager[object] = (
+            torch.compiler.set_stance("force_eager") if self._eager else nullcontext()
+        )
+        with torch.random.fork_rng(devices=devices), stance:
+            try:
+                set_num_threads(self.threads)
+                yield
+            finally:
+                torch.set_num_threads = set_num_threads
+                set_num_threads(threads)
+                random.setstate(python_state)
+                np.random.set_state(numpy_state)
+
+
+def check_sampling(config: SamplerConfig) -> None:
+    """Raises ConfigError for settings under which sampler and trainer would speak of different distributions."""
+    if config.top_p != 1:
+        raise ConfigError(
+            f"sampler.top_p={config.top_p}: the trainer's log-probabilities are over all tokens, not over a nucleus; set 1.0"
+        )
+    if config.temperature != 1 and "speculative_config" in config.engine:
+        raise ConfigError(
+            f"sampler.temperature={config.temperature}: vLLM's log-probabilities are wrong there with speculative decoding; "
+            "set sampler.temperature=1.0 or remove sampler.engine.speculative_config"
+        )
+
+
+def _finish_reason(document_id: str, completion: Any) -> FinishReason:
+    reason: str | None = completion.finish_reason
+    if reason == "stop":
+        return "stop"
+    if reason == "length":
+        return "length"
+    raise InfraError(f"document {document_id}: vLLM ended a completion with {reason!r}; look for its error above")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # pydantic's first line only counts the faults; the reason stands in the third.
+    return (": ".join(lines[1:3]) if "validation error" in lines[0] else lines[0]) if lines else type(error).__name__
