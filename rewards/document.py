@@ -91,7 +91,7 @@ class DocumentIndex:
         return (first.start + at, first.start + at + len(phrase)) if at >= 0 else (first.start, final.end)
 
 
-_NUMBER = re.compile(r"(?<![\d.,])(?:[.,](?=\d\d(?!\d)))?\d(?:[\d.,']*\d)?")
+_NUMBER = re.compile(r"(?<!\d)(?<!\d[.,])(?:[.,](?=\d\d(?!\d)))?\d(?:[\d.,']*\d)?")
 _BEFORE = re.compile(
     r"(?P<open>\(\s?)?(?P<sign>-\s?)?(?P<mark>(?<![A-Z])(?:" + normalize._MARKS + r")\.?\s?)?(?P<sign2>-\s?)?$",
     re.IGNORECASE,

@@ -16,6 +16,7 @@ from rewards import normalize
 from rewards.dates import DateMention, find_dates, iso
 from rewards.document import DocumentIndex, Number
 from rewards.plan import FieldPlan, Plan
+from rewards.rows import zone
 
 
 class Support(NamedTuple):
@@ -47,92 +48,114 @@ def _put(values: dict[Any, Support], key: Any, support: Support) -> None:
 _SEGMENTS = re.compile(r"\s{2,}|\s*[|\t]\s*")
 # What may follow a name on its line: a registration number, with or without its label and brackets.
 _REGISTRATION = re.compile(
-    r"\s*(?:\(\s*)?(?:\b(?:co|company|reg|registration|roc|brn|ssm|gst|id|no|nr|uen|abn|fka)\b[\s.:/(]*){0,6}[A-Z]{0,3}\d.*",
+    r"\s*(?:\(\s*)?(?:\b(?:co|company|reg|registration|roc|brn|ssm|gst|id|no|nr|uen|abn|fka)\b[\s.:/(]*){0,6}[A-Z]{0,3}\d{4,}.*",
     re.IGNORECASE,
 )
 _DIGITS = re.compile(r"\d\D?\d\D?\d")
 _LABEL = re.compile(r"^(?:[^:]{2,20}:\s*|#?\d{4,}\s+)")
 
 
-def _names(row: str) -> list[str]:
-    """The row as a name: whole, in its columns, without a label or a code before it or a registration number behind it."""
-    found = [row]
+class _Name(NamedTuple):
+    """One reading of a line as a name: its letters and digits, whether it has a company form, whether it may be one."""
+
+    key: str
+    formed: bool
+    soft: bool
+
+
+def _variants(row: str) -> list[tuple[str, bool]]:
+    """The row as a name, and whether a label was cut off: whole, in its columns, without a label or a code before it or
+    a registration number behind it."""
+    found = [(row, False)]
     columns = [part for part in _SEGMENTS.split(row) if part]
-    found += columns if len(columns) > 1 else []
-    found += [stripped for part in list(found) if (stripped := _LABEL.sub("", part)) != part]
-    for part in list(found):
-        match = _DIGITS.search(part)
-        if match is None:
+    found += [(part, False) for part in columns] if len(columns) > 1 else []
+    found += [(stripped, True) for part, _ in list(found) if (stripped := _LABEL.sub("", part)) != part]
+    for part, labelled in list(found):
+        if _DIGITS.search(part) is None:
             continue
         at = part.find("(")
         while at > 0:  # "(M)" is part of a name, "(139386 X)" is not
             if sum(c.isdigit() for c in part[at:].split(")")[0]) >= 3:
-                found.append(part[:at])
+                found.append((part[:at], labelled))
                 break
             at = part.find("(", at + 1)
         for match in re.finditer(r"\s", part):
-            tail = part[match.start() :]
-            if _REGISTRATION.fullmatch(tail) and sum(c.isdigit() for c in tail) >= 4:
-                found.append(part[: match.start()])
+            if _REGISTRATION.fullmatch(part, match.start()):
+                found.append((part[: match.start()], labelled))
                 break
+    return found
+
+
+def _readings(field: FieldPlan, row: str, spaced_row: str) -> list[_Name]:
+    found = []
+    soft_row = field.avoid is not None and field.avoid.in_spaced(spaced_row)
+    for text, labelled in _variants(row):
+        spaced = f" {' '.join(normalize.words(text))} "
+        formed = field.prefer is not None and field.prefer.in_spaced(spaced)
+        soft = soft_row if labelled else field.avoid is not None and field.avoid.in_spaced(spaced)
+        found.append(_Name(spaced.replace(" ", ""), formed, soft))
     return found
 
 
 def _top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
     spec = field.spec
     rows = index.lines[: spec.top]
-    texts = [index.text[line.start : line.end].strip() for line in rows]
+    names = [_readings(field, index.text[line.start : line.end].strip(), line.spaced) for line in rows]
     blocked = [False] * len(rows)
-    good = [False] * len(rows)
-    formed = [False] * len(rows)
     for i, line in enumerate(rows):
         if field.other is not None and field.other.in_spaced(line.spaced):
             blocked[i] = True
-            if len(line.words) <= 3 and i + 1 < len(rows):
+            # A label of its own (BILL TO:) speaks for the next line; CUSTOMER COPY does not.
+            if field.other.fills(line.spaced) and i + 1 < len(rows):
                 blocked[i + 1] = True
-        soft = field.avoid is not None and field.avoid.in_spaced(line.spaced)
-        formed[i] = not blocked[i] and field.prefer is not None and field.prefer.in_spaced(line.spaced)
-        letters = sum(c.isalpha() for c in texts[i])
-        good[i] = not blocked[i] and not soft and letters >= 2 and letters * 2 > sum(c.isdigit() for c in texts[i])
-    spaced = [[f" {' '.join(normalize.words(name))} " for name in _names(text)] for text in texts]
-    keys = [[name.replace(" ", "") for name in names] for names in spaced]
-    forms = [[field.prefer is not None and field.prefer.in_spaced(name) for name in names] for names in spaced]
+    formed = [any(n.formed for n in row) and not block for row, block in zip(names, blocked, strict=True)]
+    good = [any(_wordy(n.key) and not n.soft for n in row) and not b for row, b in zip(names, blocked, strict=True)]
     # A company form on a line without "owned by" and the like settles where the name is.
-    settled = any(f and g for f, g in zip(formed, good, strict=True))
+    settled = any(any(n.formed and not n.soft for n in names[i]) and not blocked[i] for i in range(len(rows)))
     rank = 0
     values: dict[Any, Support] = {}
     for i, line in enumerate(rows):
         if blocked[i] or not line.words:
             continue
-        if formed[i]:
-            points, why = 1.0, "the company's name near the top"
-        elif not good[i]:
-            points, why = ELSEWHERE, "printed, but in an address, a label or a number"
-        elif settled:
-            points, why = 0.3, "printed near the top, but another line names the company"
-        else:
-            points, why = (1.0, "a name near the top") if rank < 3 else (0.3, "printed, but not near the top")
-        if formed[i] and (line.words[0] == "co" or (field.prefer is not None and field.prefer.starts(line.spaced))):
-            points, why = 0.3, "the end of a name that starts on the line before"
-        rank += good[i]
+        fragment = line.words[0] == "co" or (field.prefer is not None and field.prefer.starts(line.spaced))
         span = (line.start, line.end)
-        for key, has_form in zip(keys[i], forms[i], strict=True):
-            cut = 0.3 if formed[i] and not has_form else points
-            _put(values, key, Support(cut, span, why if cut == points else "a part of the name"))
-        # A name over two or three lines.
-        joined = keys[i][0]
+        for name in names[i]:
+            if fragment and formed[i]:
+                support = Support(0.3, span, "the end of a name that starts on the line before")
+            elif name.formed:
+                support = Support(1.0, span, "the company's name near the top")
+            elif formed[i]:
+                support = Support(0.3, span, "a part of the name")
+            elif name.soft or not _wordy(name.key):
+                support = Support(ELSEWHERE, span, "printed, but in an address, a label or a number")
+            elif settled:
+                support = Support(0.3, span, "printed near the top, but another line names the company")
+            elif rank < 3:
+                support = Support(1.0, span, "a name near the top")
+            else:
+                support = Support(0.3, span, "printed, but not near the top")
+            _put(values, name.key, support)
+        rank += good[i]
+        # A name over two to four lines.
+        joined = names[i][0].key
         for j in range(i + 1, min(i + 4, len(rows))):
             if blocked[j] or not rows[j].words:
                 break
-            whole = any(formed[i : j + 1]) if settled else all(good[i : j + 1]) and rank <= 3
-            fit = 1.0 if whole else ELSEWHERE
-            if any(formed[i:j]) and not formed[j]:
-                fit = min(fit, 0.3)
-            for key in keys[j]:
-                _put(values, joined + key, Support(fit, (line.start, rows[j].end), "a name over lines"))
-            joined += keys[j][0]
+            early = any(formed[i:j])
+            for name in names[j]:
+                whole = name.formed or early if settled else rank <= 3 and all(good[i : j + 1])
+                fit = 1.0 if whole else ELSEWHERE
+                if early and not name.formed:
+                    fit = min(fit, 0.3)
+                _put(values, joined + name.key, Support(fit, (line.start, rows[j].end), "a name over lines"))
+            joined += names[j][0].key
     values.pop("", None)
     return Evidence(values, True)
+
+
+def _wordy(key: str) -> bool:
+    letters = sum(c.isalpha() for c in key)
+    return letters >= 2 and letters * 2 > len(key) - letters
 
 
 def _near(key: str, evidence: Evidence, whole: str) -> Support:
@@ -244,7 +267,9 @@ def _column(field: FieldPlan, row: str) -> int | None:
     """In a heading without amounts: how many columns stand to the right of the one that names the field."""
     columns = [f" {' '.join(normalize.words(part))} " for part in _COLUMNS.split(row.strip()) if part]
     if len(columns) < 2:
-        return None
+        # One space between the columns: only a cue in the last one can be told.
+        cue = field.cue.last(columns[0]) if columns and field.cue is not None else None
+        return 0 if cue is not None and all(w in _MARK_WORDS | {"amount", "amt"} for w in cue.split()) else None
     for right, column in enumerate(reversed(columns)):
         if (
             field.cue is not None
@@ -330,7 +355,11 @@ def _money(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
             )
     for number in index.money:
         _put(values, fold(number.value), Support(ELSEWHERE, (number.start, number.end), "printed, but not as this"))
-    expected = bool(index.money) if field.spec.expected == "always" else any(n.value for n in chosen)
+    rows = frozenset(i for row_plan in plan.rows.values() for i in zone(row_plan, index).open_)
+    # A word of an item's name (SERVICE 70%) is no sign of a service charge.
+    expected = (
+        bool(index.money) if field.spec.expected == "always" else any(n.value and n.line not in rows for n in chosen)
+    )
     return Evidence(values, expected)
 
 

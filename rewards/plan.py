@@ -27,6 +27,18 @@ class Phrases:
         """Whether a line (its folded words between spaces, Line.spaced) has one of the phrases."""
         return self.pattern is not None and self.pattern.search(spaced) is not None
 
+    def fills(self, spaced: str) -> bool:
+        """Whether a line is one of the phrases and nothing else."""
+        match = self.pattern.match(spaced) if self.pattern is not None else None
+        return match is not None and match.end() == len(spaced) - 1
+
+    def last(self, spaced: str) -> str | None:
+        """The words behind the last phrase in a line; None where there is no phrase."""
+        at = None
+        for match in self.pattern.finditer(spaced) if self.pattern is not None else ():
+            at = match.end()
+        return None if at is None else spaced[at:]
+
     def starts(self, spaced: str) -> bool:
         """Whether a line begins with one of the phrases."""
         return self.pattern is not None and self.pattern.match(spaced) is not None
@@ -108,7 +120,7 @@ def _field(task: Task, path: str, schema: Any) -> FieldPlan:
         day_first=phrases(spec.day_first),
         month_first=phrases(spec.month_first),
         words={value: found for value, listed in (spec.words or {}).items() if (found := phrases(listed))},
-        unsigned="-" not in str(schema.get("pattern", "-")),
+        unsigned="-?" not in str(schema.get("pattern", "-?")),
     )
 
 

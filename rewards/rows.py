@@ -5,6 +5,7 @@ A row is grounded when its amount is printed on a line of its own and its name i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -131,13 +132,10 @@ def _cut_short(spaced: str, plan: RowPlan, index: DocumentIndex, i: int) -> bool
     """Whether the printed name goes on where the extracted one stops, or begins before it: words glued by one space."""
     line = index.lines[i]
     text = index.text[line.start : line.end].casefold()
-    words = spaced.split()
-    at = text.find(words[0])
-    stop = text.find(words[-1], at)
-    if at < 0 or stop < 0:
+    found = re.search(r"[\W_]*".join(map(re.escape, spaced.split())), text)
+    if found is None:
         return False
-    after = text[stop + len(words[-1]) :]
-    before = text[:at]
+    before, after = text[: found.start()], text[found.end() :]
     right = normalize.words(after[1:]) if after[:1] in " -/.&'" and after[1:2] not in ("", " ") else []
     left = (
         normalize.words(before[:-1])
@@ -259,14 +257,14 @@ def _proximity(plan: RowPlan, index: DocumentIndex, place: Place, line: int) -> 
     if place.first <= line <= place.last:
         return 1.0
     low, high = (place.last, line) if line > place.last else (line, place.first)
-    distance = high - low
-    if distance > NEAR or _breaks(plan, index, low, high):
+    if high - low > NEAR or _breaks(plan, index, low, high):
         return 0.0
+    distance = 1 + sum(bool(name_part(index, plan, i)) for i in range(low + 1, high))
     # A name beside an amount of its own does not take that of another line, unless its own is the price of one piece.
     beside = [*index.lines[place.first].money, *index.lines[place.last].money]
     if beside and not _priced(index, beside, line):
         return 0.3
-    return 1.0 if distance == 1 else 0.9 if line > place.last else 0.6
+    return 1.0 if distance <= 2 else 0.6
 
 
 def _options(name: str, amount: Decimal, plan: RowPlan, index: DocumentIndex) -> tuple[Match, ...]:
