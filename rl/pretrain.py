@@ -203,7 +203,16 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
                 last = line
             if step % config.save_every == 0 or done:
                 save(model, tokenizer, out)
+                write_recipe(config, last, out)
     return last
+
+
+def write_recipe(config: PretrainConfig, last: dict[str, object], out: Path) -> None:
+    """recipe.json: the stages that made this model (those of config.init first), each with its config and last line."""
+    earlier = Path(config.init) / "recipe.json" if config.init else None
+    stages = json.loads(earlier.read_text())["stages"] if earlier and earlier.exists() else []
+    stages.append({"config": config.model_dump(mode="json", exclude={"out", "init"}), "last": last})
+    (out / "recipe.json").write_text(json.dumps({"stages": stages}, indent=1) + "\n")
 
 
 def model_config(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:

@@ -85,6 +85,8 @@ def test_pretraining_lowers_the_loss_and_leaves_a_model(tmp_path: Path) -> None:
     assert loaded.eos_token_id == model.config.eos_token_id
     more = pretrain(tiny(tmp_path / "b", steps=1, init=str(tmp_path / "a")))
     assert float(str(more["loss"])) < 1.2 * lines[-1]["loss"]
+    stages = json.loads((tmp_path / "b" / "recipe.json").read_text())["stages"]
+    assert [stage["last"]["step"] for stage in stages] == [40, 1]
 
 
 def test_exactness_is_greedy_exactness(tokenizer) -> None:  # type: ignore[no-untyped-def]
