@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from rewards.document import DocumentIndex
 from rewards.plan import RowPlan
-from rewards.rows import CENT, Match, name_part, zone
+from rewards.rows import CENT, Match, known_zone, name_part
 
 MAX_LETTERS = 5  # of words on a line that only details a row (BAG, LITRE)
 NAMED = 0.3  # a row whose name fits worse than this explains nothing
@@ -26,7 +26,7 @@ def covered(
     A line is explained by a row's amount, by a scalar that is printed on it (`labelled`: their lines), as the sum of all
     rows (`total`), or as the detail of a row beside it (unit price times quantity).
     """
-    area = zone(rows, index)
+    area = known_zone(rows, index)
     owners = {match.number.line: match for match in matches if match is not None and match.name >= NAMED}
     whole = len(owners) == len(matches) and len(owners) > 1
     count, missing = 0, []
@@ -70,6 +70,6 @@ def _detail(rows: RowPlan, index: DocumentIndex, i: int, owners: dict[int, Match
             if (money.value == amount and not letters) or any(money.value + cut == amount for cut in cuts):
                 return True
             for factor in factors:
-                if factor.start != money.start and abs(money.value * factor.value - amount) <= CENT:
+                if factor.start != money.start and any(abs(money.value * f - amount) <= CENT for f in factor.factors):
                     return True
     return False

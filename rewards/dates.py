@@ -6,7 +6,6 @@ import datetime
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 DateFormat = Literal["ymd", "dmy", "mdy", "d_mon_y", "mon_d_y", "y_mon_d"]
@@ -28,18 +27,23 @@ _NAMES = (
     "december dec dezember dez décembre decembre déc dezembro diciembre dicembre desember disember dis",
 )
 MONTHS = {name: number for number, names in enumerate(_NAMES, start=1) for name in names.split()}
-_MONTH = "(?P<{}>" + "|".join(sorted(MONTHS, key=len, reverse=True)) + r")\.?"
+_MONTH = "(?P<m>" + "|".join(sorted(MONTHS, key=len, reverse=True)) + r")\.?"
 _NUMERIC = r"(?<![\w.,/-])(?P<a>\d{1,4})(?P<sep> ?[/.\-] ?)(?P<b>\d{1,2})(?P=sep)(?P<c>\d{2,4})(?![\d/-]|[.,]\d|,\d)"
+_YEAR = r"(?:(?:19|20)\d\d|\d\d(?!\d|,? {0,2}(?:19|20)\d\d))"
 _D_MON_Y = (
-    r"(?<![\w.,])(?P<d>\d{1,2})(?:st|nd|rd|th|\.|º)?(?: ?de ?)?[ ./\-]{0,3}" + _MONTH.format("m")
-    + r"(?: ?de ?)?[ ./,'\-]{0,3}(?P<y>\d{4}|\d{2})(?!\d|[:.]\d)"
+    r"(?<![\w.,])(?P<d>\d{1,2})(?:st|nd|rd|th|\.|º)?(?: ?de ?)?(?:[./\-]| {0,2})" + _MONTH
+    + r"(?: ?de ?)?(?:[./,'\-] ?| {0,2})(?P<y>" + _YEAR + r")(?!\d|[:.]\d)"
 )  # fmt: skip
+# A two-digit year behind month and day would take the hour in "MAR 24 10:05".
 _MON_D_Y = (
-    r"(?<!\w)"
-    + _MONTH.format("m2")
-    + r"[ .\-]{1,2}(?P<d2>\d{1,2})(?:st|nd|rd|th)?[ ,./'\-]{1,3}(?P<y2>\d{4}|\d{2})(?!\d|[:.]\d)"
+    r"(?<!\w)" + _MONTH + r"[ .\-]{1,2}(?P<d>\d{1,2})(?:st|nd|rd|th)?(?:, ?| {1,2}|-)(?P<y>(?:19|20)\d\d)(?!\d|[:.]\d)"
 )
-_Y_MON_D = r"(?<!\w)(?P<y3>\d{4})[ ./\-]{0,2}" + _MONTH.format("m3") + r"[ ./\-]{0,2}(?P<d3>\d{1,2})(?!\d)"
+_Y_MON_D = r"(?<!\w)(?P<y>(?:19|20)\d\d)[ ./\-]{0,2}" + _MONTH + r"[ ./\-]{0,2}(?P<d>\d{1,2})(?!\d)"
+_NAMED: tuple[tuple[DateFormat, re.Pattern[str]], ...] = (
+    ("d_mon_y", re.compile(_D_MON_Y, re.IGNORECASE)),
+    ("mon_d_y", re.compile(_MON_D_Y, re.IGNORECASE)),
+    ("y_mon_d", re.compile(_Y_MON_D, re.IGNORECASE)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +69,8 @@ def _day(year: str, month: int, day: int) -> datetime.date | None:
         return None
 
 
-@lru_cache(maxsize=64)
-def _named(formats: frozenset[str]) -> re.Pattern[str] | None:
-    parts = {"d_mon_y": _D_MON_Y, "mon_d_y": _MON_D_Y, "y_mon_d": _Y_MON_D}
-    wanted = [f"(?P<{form}>{part if form in formats else '(?!)'})" for form, part in parts.items()]
-    return re.compile("|".join(wanted), re.IGNORECASE) if formats else None
-
-
 _NUMERIC_RE = re.compile(_NUMERIC, re.ASCII)
+_WITH_NAMES = frozenset({"d_mon_y", "mon_d_y", "y_mon_d"})
 # Looked for first: a month's name is rare, and the full patterns are slow to try at every character.
 _ANY_MONTH = re.compile(
     "(?<![a-zA-Z])(?:" + "|".join(sorted({name[:3] for name in MONTHS})) + r")[^\W\d_]{0,7}(?![^\W\d_])", re.IGNORECASE
@@ -105,20 +103,19 @@ def find_dates(text: str, formats: Collection[DateFormat]) -> list[DateMention]:
         readings = _numeric(match, formats)
         if readings:
             mentions.append(DateMention(match.start(), match.end(), readings))
-    pattern = _named(frozenset(formats) - {"ymd", "dmy", "mdy"})
-    if pattern is not None:
-        done = 0
-        for hint in _ANY_MONTH.finditer(text):
+    done = 0
+    for hint in _ANY_MONTH.finditer(text) if _WITH_NAMES.intersection(formats) else ():
+        for form, pattern in _NAMED:
+            if form not in formats:
+                continue
             named = pattern.search(text, max(done, hint.start() - 8), hint.end() + 16)
             if named is None or not named.start() <= hint.start() < named.end():
                 continue
-            done = named.end()
-            form: DateFormat = "d_mon_y" if named["d_mon_y"] else "mon_d_y" if named["mon_d_y"] else "y_mon_d"
-            suffix = {"d_mon_y": "", "mon_d_y": "2"}.get(form, "3")
-            month = MONTHS[named[f"m{suffix}"].casefold()]
-            day = _day(named[f"y{suffix}"], month, int(named[f"d{suffix}"]))
+            day = _day(named["y"], MONTHS[named["m"].casefold()], int(named["d"]))
             if day:
                 mentions.append(DateMention(named.start(), named.end(), ((form, day),)))
+                done = named.end()
+                break
     mentions.sort(key=lambda mention: mention.start)
     return mentions
 

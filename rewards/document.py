@@ -37,6 +37,7 @@ class Number(NamedTuple):
     line: int
     money: bool
     mark: str
+    factors: tuple[Decimal, ...]  # the values it has as a quantity: 1,560 is 1560 or 1.56
 
 
 class Line(NamedTuple):
@@ -98,23 +99,20 @@ _BEFORE = re.compile(
 )
 # A measure is no amount: 22.73 LITRE, 2.25L.
 _AFTER = re.compile(
-    r"(?P<percent>\s?%|:\d|\s?(?:LITRES?|LITERS?|LTR|KG|ML|GM|KM|KWH|MM|CM|OZ|LBS?)(?![A-Z])|[LG](?![A-Z]))|(?P<trail>-(?!\w))?(?P<mark>\s?(?:EUR|CHF|KR|ZŁ|TL|€|£|\$)(?![A-Z]))?(?P<close>\s?\))?",
+    r"(?P<percent>\s?%|:\d|\s?[AP]M(?![A-Z])|\s?(?:LITRES?|LITERS?|LTR|KG|ML|GM|KM|KWH|MM|CM|OZ|LBS?)(?![A-Z])|[LG](?![A-Z]))|(?P<trail>-(?!\w))?(?P<mark>\s?(?:EUR|CHF|KR|ZŁ|TL|€|£|\$)(?![A-Z]))?(?P<close>\s?\))?",
     re.IGNORECASE,
 )
 
 
 @lru_cache(maxsize=65_536)
-def _value(body: str) -> tuple[Decimal, bool] | None:
-    """(value, has two decimals) of a printed number's body; None where it has no single reading."""
+def _value(body: str) -> tuple[Decimal, bool, tuple[Decimal, ...]] | None:
+    """(value, has two decimals, all readings) of a printed number's body; None where it has no reading."""
     found = normalize.readings(body)
-    if len(found) != 1:
-        # 1,234 has two readings: as a number it is a thousand (a till prints three decimals with a point, if at all).
-        if len(found) == 2 and "," in body:
-            return max(found), False
-        if len(found) == 2 and "." in body:
-            return min(found), False
+    if not found:
         return None
-    return found[0], len(body) > 2 and body[-3] in ".,"
+    # 1,234 has two readings: as an amount it is a thousand, 1.234 is more often a weight.
+    value = max(found) if "," in body else min(found)
+    return value, len(found) == 1 and len(body) > 2 and body[-3] in ".,", found
 
 
 def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
@@ -128,11 +126,11 @@ def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
         read = _value(body)
         if read is None:
             continue
-        value, decimals = read
+        value, decimals, factors = read
         money, mark, sign = decimals, "", 1
         bare = before.isspace() and (stop >= end or text[stop : stop + 2].isspace())
         if bare and text[at - 2 : at - 1].isspace():
-            found.append(Number(value, at, stop, line, money, mark))  # the common case: a column of its own
+            found.append(Number(value, at, stop, line, money, mark, factors))  # the common case: a column of its own
             continue
         lead = _BEFORE.search(text, max(start, at - 8), at)
         tail = _AFTER.match(text, stop, end)
@@ -159,7 +157,7 @@ def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
             sign = -1 if opened or dashed else 1
             at = lead.start() if opened or dashed or lead["mark"] else at
             stop = tail.end() if opened else max(stop, tail.end("trail"), tail.end("mark"))
-        found.append(Number(value * sign, at, stop, line, money, mark))
+        found.append(Number(value * sign, at, stop, line, money, mark, factors))
     return found
 
 

@@ -9,7 +9,7 @@ from rewards import normalize
 from rewards.document import DocumentIndex, Number
 from rewards.grounding import evidence, ground
 from rewards.plan import FieldPlan, Plan, RowPlan
-from rewards.rows import Match, as_rows, match_rows, places, zone
+from rewards.rows import Match, as_rows, known_zone, match_rows, places, zone
 from rewards.score import Finding
 
 
@@ -31,6 +31,8 @@ class Grounded:
 def gather(plan: Plan, index: DocumentIndex, value: dict[str, Any], abstain: float) -> Grounded:
     """Looks every value of a schema-valid attempt up in the document."""
     result = Grounded()
+    for rows in plan.rows.values():
+        zone(rows, plan, index)
     for path, field in plan.scalars.items():
         given = _at(value, path)
         result.points[path] = _scalar(result, field, plan, index, given, abstain)
@@ -72,7 +74,7 @@ def _rows(result: Grounded, plan: RowPlan, index: DocumentIndex, given: Any) -> 
     rows = as_rows(given, plan)
     matches = match_rows(rows, plan, index)
     result.rows[array], result.matches[array] = rows, matches
-    if zone(plan, index).open_:
+    if known_zone(plan, index).open_:
         result.expected.add(array)
     weights = {key: field.spec.weight for key, field in plan.fields.items()}
     whole = sum(weights.values())

@@ -15,8 +15,9 @@ from rapidfuzz import fuzz, process
 from rewards import normalize
 from rewards.dates import DateMention, find_dates, iso
 from rewards.document import DocumentIndex, Number
+from rewards.misread import long_words, respaced, short_words
 from rewards.plan import FieldPlan, Plan
-from rewards.rows import zone
+from rewards.rows import known_zone
 
 
 class Support(NamedTuple):
@@ -142,8 +143,9 @@ def _top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
             if blocked[j] or not rows[j].words:
                 break
             early = any(formed[i:j])
+            number = len(names[i][0].key) <= 3 and names[i][0].key.isdigit()  # 101 / EM STATION
             for name in names[j]:
-                whole = name.formed or early if settled else rank <= 3 and all(good[i : j + 1])
+                whole = name.formed or early if settled else rank <= 3 and all(good[i + number : j + 1])
                 fit = 1.0 if whole else ELSEWHERE
                 if early and not name.formed:
                     fit = min(fit, 0.3)
@@ -227,21 +229,34 @@ def _dates(field: FieldPlan, index: DocumentIndex) -> Evidence:
 # --- money and numbers -------------------------------------------------------------------------------------------------
 
 
-def _labelled(field: FieldPlan, index: DocumentIndex, table_words: frozenset[str]) -> list[tuple[Number, bool]]:
+def _reread(plan: Plan, index: DocumentIndex) -> tuple[list[str], dict[str, str]]:
+    """Every line's folded words with misread label words put right, and the corrections; cached."""
+    found: tuple[list[str], dict[str, str]] | None = index.cache.get("reread")
+    if found is None:
+        rows = frozenset(i for row_plan in plan.rows.values() for i in known_zone(row_plan, index).open_)
+        long, short = long_words(plan, index), short_words(plan, index, rows)
+        both = {**short, **long}
+        lines = [respaced(line.spaced, long if i in rows else both) for i, line in enumerate(index.lines)]
+        found = index.cache["reread"] = lines, both
+    return found
+
+
+def _labelled(field: FieldPlan, plan: Plan, index: DocumentIndex) -> list[tuple[Number, bool]]:
     """Amounts that stand behind, before or below a cue, in order of place; and whether the cue is on their own line."""
     cue, avoid = field.cue, field.avoid
     assert cue is not None
+    read, fixes = _reread(plan, index)
     found: list[tuple[Number, bool]] = []
     for i, line in enumerate(index.lines):
-        if not cue.in_spaced(line.spaced):
+        if not cue.in_spaced(read[i]):
             continue
         if line.money:
-            found += [(number, True) for number in _own_line(field, index, i)]
+            found += [(number, True) for number in _own_line(field, index, i, read[i], fixes)]
             continue
-        if not table_words.isdisjoint(line.words):
+        if not plan.table_words.isdisjoint(line.words):
             continue
         column = _column(field, index.text[line.start : line.end])
-        if column is None and avoid is not None and avoid.in_spaced(line.spaced):
+        if column is None and avoid is not None and avoid.in_spaced(read[i]):
             continue
         for j in range(i + 1, min(i + 6, len(index.lines))):
             below = index.lines[j]
@@ -252,7 +267,7 @@ def _labelled(field: FieldPlan, index: DocumentIndex, table_words: frozenset[str
             labels = [w for w in below.words if w.isalpha() and w not in _MARK_WORDS]
             if column is not None and len(below.money) > max(column, 1):
                 found.append((below.money[-1 - column], False))
-            elif not labels and column is None:
+            elif not labels and (column is None or not _COLUMNS.search(index.text[line.start : line.end].strip())):
                 found.append((below.money[-1], False))
                 break
             else:
@@ -283,23 +298,23 @@ def _column(field: FieldPlan, row: str) -> int | None:
 _MARK_WORDS = frozenset(mark.strip(".$").lower() for mark in normalize.CURRENCY if mark.strip(".$").isalpha())
 
 
-def _own_line(field: FieldPlan, index: DocumentIndex, i: int) -> list[Number]:
+def _own_line(field: FieldPlan, index: DocumentIndex, i: int, read: str, fixes: dict[str, str]) -> list[Number]:
     """The amounts of line i that its cue speaks for: each amount belongs to the words since the amount before it."""
     line = index.lines[i]
     cue, avoid = field.cue, field.avoid
     assert cue is not None
     if len(line.money) == 1:
-        if avoid is None or not avoid.in_spaced(line.spaced):
+        if avoid is None or not avoid.in_spaced(read):
             return list(line.money)
         # Of several columns the last one with words counts: QTY: 1  TOTAL: 11.60.
         columns = [part for part in _COLUMNS.split(index.text[line.start : line.money[0].start]) if part]
-        labels = [f" {' '.join(normalize.words(part))} " for part in columns]
+        labels = [respaced(f" {' '.join(normalize.words(part))} ", fixes) for part in columns]
         last = next((part for part in reversed(labels) if any(c.isalpha() for c in part)), "")
         return list(line.money) if cue.in_spaced(last) and not avoid.in_spaced(last) and len(labels) > 1 else []
     chosen: list[Number] = []
     at, label_is_ours, said = line.start, False, False
     for number in line.money:
-        spaced = f" {' '.join(normalize.words(index.text[at : number.start]))} "
+        spaced = respaced(f" {' '.join(normalize.words(index.text[at : number.start]))} ", fixes)
         if any(c.isalpha() for c in spaced) and not set(spaced.split()) <= _MARK_WORDS:
             label_is_ours = cue.in_spaced(spaced) and not (avoid is not None and avoid.in_spaced(spaced))
             said = said or cue.in_spaced(spaced)
@@ -309,7 +324,7 @@ def _own_line(field: FieldPlan, index: DocumentIndex, i: int) -> list[Number]:
                 chosen.pop()
             chosen.append(number)
         at = number.end
-    if not said and not (avoid is not None and avoid.in_spaced(line.spaced)):
+    if not said and not (avoid is not None and avoid.in_spaced(read)):
         chosen.append(line.money[-1])  # the cue stands behind the amounts
     return chosen
 
@@ -317,7 +332,7 @@ def _own_line(field: FieldPlan, index: DocumentIndex, i: int) -> list[Number]:
 def _money(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
     values: dict[Any, Support] = {}
     fold: Callable[[Decimal], Decimal] = abs if field.unsigned else lambda value: value
-    labelled = _labelled(field, index, plan.table_words) if field.cue is not None else []
+    labelled = _labelled(field, plan, index) if field.cue is not None else []
     # A number below its label is weaker evidence than one beside it.
     beside = [number for number, own in labelled if own]
     chosen = beside if beside and field.spec.last else [number for number, _ in labelled]
@@ -355,7 +370,7 @@ def _money(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
             )
     for number in index.money:
         _put(values, fold(number.value), Support(ELSEWHERE, (number.start, number.end), "printed, but not as this"))
-    rows = frozenset(i for row_plan in plan.rows.values() for i in zone(row_plan, index).open_)
+    rows = frozenset(i for row_plan in plan.rows.values() for i in known_zone(row_plan, index).open_)
     # A word of an item's name (SERVICE 70%) is no sign of a service charge.
     expected = (
         bool(index.money) if field.spec.expected == "always" else any(n.value and n.line not in rows for n in chosen)

@@ -65,10 +65,10 @@ def letters_digits(text: str) -> str:
 
 
 _GROUPED = {
-    ",": re.compile(r"\d{1,3}(?:,\d{3})+|\d{1,3}(?:,\d{2})*,\d{3}"),  # 1,234,567 and the Indian 12,34,567
-    ".": re.compile(r"\d{1,3}(?:\.\d{3})+"),
-    "'": re.compile(r"\d{1,3}(?:'\d{3})+"),
-    " ": re.compile(r"\d{1,3}(?: \d{3})+"),
+    ",": re.compile(r"[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})*,\d{3}"),  # 1,234,567 and the Indian 12,34,567
+    ".": re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+"),
+    "'": re.compile(r"[1-9]\d{0,2}(?:'\d{3})+"),
+    " ": re.compile(r"[1-9]\d{0,2}(?: \d{3})+"),
 }
 _DIGITS = re.compile(r"[0-9]+")
 _BODY = re.compile(r"[0-9][0-9.,' ]*|[.,][0-9]+")

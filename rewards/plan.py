@@ -90,13 +90,17 @@ class RowPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A task, compiled. `scalars` are the leaves outside arrays, by path; `table_words` stand only in headings of rows."""
+    """A task, compiled. `scalars` are the leaves outside arrays, by path; `table_words` stand only in headings of rows.
+    `label_words` are all words of labels; long and short ones are looked for with one misread character."""
 
     task: Task
     validator: Any
     scalars: dict[str, FieldPlan]
     rows: dict[str, RowPlan]
     table_words: frozenset[str]
+    label_words: frozenset[str]
+    long_words: tuple[str, ...]
+    short_words: tuple[str, ...]
     bounds: dict[str, tuple[Decimal | date | None, Decimal | date | None]]
     weight: float
 
@@ -155,12 +159,19 @@ def compile_plan(task: Task) -> Plan:
             ),
         )
     bounds: dict[str, Bounds] = task.plausible
+    cued = [f for f in scalars.values() if f.spec.kind == "money" and f.spec.cue is not None]
+    labels = {w for f in cued for phrase in f.spec.cue or () for w in normalize.words(phrase)}
+    every = labels | {w for r in rows.values() for w in r.vocabulary | r.heading_words}
+    short = {w for f in cued if f.spec.expected == "cued" for p in f.spec.cue or () for w in normalize.words(p)}
     return Plan(
         task=task,
         validator=jsonschema_rs.validator_for(task.schema),
         scalars=scalars,
         rows=rows,
         table_words=frozenset(w for r in rows.values() for w in r.heading_words - r.vocabulary),
+        label_words=frozenset(every),
+        long_words=tuple(sorted(w for w in every if len(w) >= 5)),
+        short_words=tuple(sorted(w for w in short if 3 <= len(w) < 5)),
         bounds={path: (_limit(b.min), _limit(b.max)) for path, b in bounds.items()},
         weight=sum(task.rubric.rewards.values()),
     )

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from rapidfuzz import fuzz
 
 from rewards import normalize
-from rewards.document import DocumentIndex, Number
-from rewards.plan import RowPlan
+from rewards.document import DocumentIndex, Line, Number
+from rewards.misread import long_words, respaced
+from rewards.plan import Plan, RowPlan
 
 CENT = Decimal("0.01")  # quantity times unit price may be rounded
 NEAR = 3  # lines between a row's name and its amount, at most
@@ -47,20 +48,20 @@ class Match(NamedTuple):
     name: float
 
 
-def _is_summary(plan: RowPlan, index: DocumentIndex, i: int) -> bool:
+def _is_summary(plan: RowPlan, line: Line) -> bool:
     """Whether a line says nothing but summary words: "GST 6% 0.42" does, "GIFT CARD 0.42" does not."""
-    line = index.lines[i]
     if not plan.summary.in_spaced(line.spaced):
         return False
-    return all(word in plan.vocabulary for word in line.words if word.isalpha() and len(word) > 1)
+    return all(word in plan.vocabulary for word in line.spaced.split() if word.isalpha() and len(word) > 1)
 
 
-def zone(plan: RowPlan, index: DocumentIndex) -> Zone:
+def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
     """Where the rows of this array are in the document; cached."""
     found: Zone | None = index.cache.get(("zone", plan.array))
     if found is not None:
         return found
-    lines = index.lines
+    fixes = long_words(task, index)
+    lines = [line._replace(spaced=respaced(line.spaced, fixes)) for line in index.lines] if fixes else index.lines
     first = index.money[0].line if index.money else len(lines)
     start = 0
     for i, line in enumerate(lines[: first + 1]):
@@ -80,9 +81,9 @@ def zone(plan: RowPlan, index: DocumentIndex) -> Zone:
                 if i >= first or line.money:
                     end = i
                     break
-        if line.money and _is_summary(plan, index, i):
+        if line.money and _is_summary(plan, line):
             summary.add(i)
-        elif not line.money and _is_summary(plan, index, i) and i + 1 < len(lines) and i >= first:
+        elif not line.money and _is_summary(plan, line) and i + 1 < len(lines) and i >= first:
             below_line = lines[i + 1]
             if below_line.money and not any(
                 w.isalpha() and len(w) > 2 and w not in plan.vocabulary for w in below_line.words
@@ -91,10 +92,16 @@ def zone(plan: RowPlan, index: DocumentIndex) -> Zone:
     open_ = frozenset(i for i in range(start, end) if lines[i].money and i not in summary)
     if not open_ and end < len(lines):
         # No table before the totals: any line that is no summary may hold a row.
-        open_ = frozenset(n.line for n in index.money if not _is_summary(plan, index, n.line))
+        open_ = frozenset(n.line for n in index.money if not _is_summary(plan, lines[n.line]))
         open_ = frozenset(i for i in open_ if not plan.end.in_spaced(lines[i].spaced))
     found = Zone(start, end, open_, frozenset(summary))
     index.cache[("zone", plan.array)] = found
+    return found
+
+
+def known_zone(plan: RowPlan, index: DocumentIndex) -> Zone:
+    """The zone, already worked out for this index."""
+    found: Zone = index.cache[("zone", plan.array)]
     return found
 
 
@@ -154,7 +161,7 @@ def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
     found: tuple[Place, ...] | None = index.cache.get(key)
     if found is not None:
         return found
-    area = zone(plan, index)
+    area = known_zone(plan, index)
     lines = index.lines
     words = normalize.words(name)
     spaced = f" {' '.join(words)} "
@@ -247,7 +254,9 @@ def _priced(index: DocumentIndex, prices: Sequence[Number], line: int) -> bool:
     numbers = index.by_line().get(line, ())
     for money in index.lines[line].money:
         for price in prices:
-            if money.value == price.value or any(abs(price.value * n.value - money.value) <= CENT for n in numbers):
+            if money.value == price.value or any(
+                abs(price.value * factor - money.value) <= CENT for n in numbers for factor in n.factors
+            ):
                 return True
     return False
 
@@ -273,7 +282,7 @@ def _options(name: str, amount: Decimal, plan: RowPlan, index: DocumentIndex) ->
     found: tuple[Match, ...] | None = index.cache.get(key)
     if found is not None:
         return found
-    area = zone(plan, index)
+    area = known_zone(plan, index)
     candidates: dict[int, Number] = {}
     for number in index.money:
         if number.value == amount and number.line in area.open_:
