@@ -1,14 +1,16 @@
 """Synthetic receipts and invoices with exact gold, made in code from a seed, as many as asked for.
 
-A document is a pure function of (task, seed, index): a layout family is drawn, then a bill whose arithmetic closes to the cent, then the
-family prints it. Everything that is gold is printed verbatim (protected from the reading-machine noise), so gold scores the maximum.
+A document is a pure function of `generate`'s arguments: a layout family is drawn, then a bill whose arithmetic closes
+to the cent, then the family prints it. All that is gold stands on the page, protected from the noise. The order of the
+draws, used or not, is part of the function: in another order every document is another one.
 
-    >>> generate("receipt", seed=1, index=0).gold["total"]  # doctest: +SKIP
-    '45.35'
+    >>> generate("receipt", seed=1, index=0).gold["total"]
+    '1540.87'
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
@@ -18,20 +20,29 @@ from envs import synthetic_invoice, synthetic_receipt
 from envs.synthetic_bill import Family, unprotect
 from rewards.document import Document
 
-FAMILIES: Mapping[str, tuple[Family, ...]] = {"receipt": synthetic_receipt.FAMILIES, "invoice": synthetic_invoice.FAMILIES}
+FAMILIES: Mapping[str, tuple[Family, ...]] = {
+    "receipt": synthetic_receipt.FAMILIES,
+    "invoice": synthetic_invoice.FAMILIES,
+}
 _PRINT = {"receipt": synthetic_receipt.print_receipt, "invoice": synthetic_invoice.print_invoice}
 Layouts = Literal["seen", "held_out", "all"]
 
 
 def families(task: str, layouts: Layouts) -> tuple[Family, ...]:
-    """The families that pre-training sees, those kept out of it, or all. ValueError for a task without synthetic documents."""
+    """The families that pre-training sees, those kept out of it, or all.
+
+    Raises ValueError for a task without synthetic documents.
+    """
     if task not in FAMILIES:
         raise ValueError(f"no synthetic documents for task {task!r}; there are some for: {', '.join(FAMILIES)}")
     return tuple(f for f in FAMILIES[task] if layouts == "all" or f.held_out == (layouts == "held_out"))
 
 
 def generate(task: str, seed: int, index: int, layouts: Layouts = "all", noise: float = 0.5) -> Document:
-    """Document `index` of the stream `seed`: the same on every machine. noise: share of documents with reading-machine noise, in [0, 1]."""
+    """Document `index` of the stream `seed`: the same on every machine.
+
+    noise: the share of documents with the noise of reading machines, in [0, 1].
+    """
     rng = Random(f"{task}/{layouts}/{seed}/{index}")
     family = rng.choice(families(task, layouts))
     lines, gold = _PRINT[task](rng, family)
@@ -42,20 +53,13 @@ def generate(task: str, seed: int, index: int, layouts: Layouts = "all", noise: 
 
 
 def documents(task: str, count: int, seed: int, layouts: Layouts = "all", start: int = 0) -> list[Document]:
-    """`count` documents from `start` on. Vendors are drawn from an open vocabulary: distinct streams share practically none."""
+    """`count` documents from `start` on. Vendors are of an open vocabulary: distinct streams share practically none."""
     return [generate(task, seed, start + i, layouts) for i in range(count)]
 
 
 def mixture(weights: Mapping[str, float], seed: int, layouts: Layouts) -> Iterator[tuple[str, Document]]:
     """An endless stream of (task, document), tasks drawn by weight."""
     names: Sequence[str] = tuple(weights)
-    for index in _count():
+    for index in itertools.count():
         task = Random(f"mixture/{seed}/{index}").choices(names, [weights[name] for name in names])[0]
         yield task, generate(task, seed, index, layouts)
-
-
-def _count() -> Iterator[int]:
-    index = 0
-    while True:
-        yield index
-        index += 1
