@@ -93,6 +93,7 @@ class DocumentIndex:
 
 
 _NUMBER = re.compile(r"(?<!\d)(?<!\d[.,])(?:[.,](?=\d\d(?!\d)))?\d(?:[\d.,']*\d)?")
+_DOTLESS = re.compile(r"(?<![A-Z])(?:RM|MYR|USD|EUR|GBP|SGD|AUD|INR)$", re.IGNORECASE)  # RM.50 is 0.50, RS.50 is 50
 _BEFORE = re.compile(
     r"(?P<open>\(\s?)?(?P<sign>-\s?)?(?P<mark>(?<![A-Z])(?:" + normalize._MARKS + r")\.?\s?)?(?P<sign2>-\s?)?$",
     re.IGNORECASE,
@@ -121,7 +122,7 @@ def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
         at, stop = match.span()
         body = match.group()
         before = text[at - 1] if at > start else " "
-        if body[0] in ".," and (before.isalnum() or before in ").,"):
+        if body[0] in ".," and (before in ").," or (before.isalnum() and not _DOTLESS.search(text, max(start, at - 4), at))):
             body, at = body[1:], at + 1  # "NO.12" is 12
         read = _value(body)
         if read is None:
@@ -137,7 +138,7 @@ def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
         assert lead is not None and tail is not None
         mark = (lead["mark"] or tail["mark"] or "").strip().rstrip(".").upper()
         glued = stop < end and text[stop].isalpha()
-        if tail["percent"] or (glued and "," in body and not mark):
+        if tail["percent"] or (glued and body[-3:-2] == "," and not mark):
             money = False
         elif mark:
             # Without decimals only a mark that touches the number makes it money.

@@ -150,7 +150,7 @@ def compile_plan(task: Task) -> Plan:
             spec=spec,
             fields=own,
             heading=_phrases(spec.heading),
-            heading_words=frozenset(w for phrase in spec.heading for w in normalize.words(phrase)),
+            heading_words=frozenset(w for phrase in spec.heading for w in normalize.words(phrase) if len(w) > 1),
             summary=_phrases([*spec.summary, *spec.end]),
             end=_phrases(spec.end),
             vocabulary=frozenset(vocabulary),
@@ -160,7 +160,7 @@ def compile_plan(task: Task) -> Plan:
         )
     bounds: dict[str, Bounds] = task.plausible
     cued = [f for f in scalars.values() if f.spec.kind == "money" and f.spec.cue is not None]
-    labels = {w for f in cued for phrase in f.spec.cue or () for w in normalize.words(phrase)}
+    labels = {w for f in cued for p in (*(f.spec.cue or ()), *(f.spec.avoid or ())) for w in normalize.words(p)}
     every = labels | {w for r in rows.values() for w in r.vocabulary | r.heading_words}
     short = {w for f in cued if f.spec.expected == "cued" for p in f.spec.cue or () for w in normalize.words(p)}
     return Plan(

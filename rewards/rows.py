@@ -65,7 +65,7 @@ def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
     first = index.money[0].line if index.money else len(lines)
     start = 0
     for i, line in enumerate(lines[: first + 1]):
-        if not line.money and sum(word in plan.heading_words for word in line.words) >= 2:
+        if not line.money and len(plan.heading_words.intersection(line.words)) >= 2:
             start = i + 1
     summary = set()
     end = len(lines)
@@ -74,7 +74,7 @@ def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
         if not line.words:
             continue
         if plan.end.in_spaced(line.spaced):
-            heading = sum(word in plan.heading_words for word in line.words) >= 2
+            heading = len(plan.heading_words.intersection(line.words)) >= 2
             below = i + 1 < len(lines) and any(n.money for n in lines[i + 1].money)
             if line.money or (below and not heading):
                 # The label may stand alone, its amount below it.
@@ -296,7 +296,8 @@ def _options(name: str, amount: Decimal, plan: RowPlan, index: DocumentIndex) ->
             if fit > best:
                 best, place = fit, p
         result.append(Match(number, place, best))
-    result.sort(key=lambda m: -m.name)
+    # Of equals the line nearest to the name: the price of the row above may be the same amount.
+    result.sort(key=lambda m: (-m.name, abs(m.number.line - m.place.last) if m.place else NEAR))
     found = tuple(result)
     index.cache[key] = found
     return found
