@@ -62,7 +62,7 @@ def _detail(rows: RowPlan, index: DocumentIndex, i: int, owners: dict[int, Match
         if match.place is not None and match.place.first <= i <= match.place.last:
             return True  # a price beside the row's own name
         amount = match.number.value
-        mine = index.by_line().get(match.number.line, ())
+        mine = [n for j in range(low, high + 1) for n in index.by_line().get(j, ())]
         # A discount of this row stands with the amount: 45.90, then -2.75 and 43.15.
         cuts = [n.value for n in mine if n.money and n.value < 0]
         factors = [*index.by_line().get(i, ()), *(mine if not letters else ())]

@@ -109,6 +109,8 @@ def _top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
             # A label of its own (BILL TO:) speaks for the next line; CUSTOMER COPY does not.
             if field.other.fills(line.spaced) and i + 1 < len(rows):
                 blocked[i + 1] = True
+    # FROM: on the line before.
+    cued = [i > 0 and field.cue is not None and field.cue.fills(rows[i - 1].spaced) for i in range(len(rows))]
     formed = [any(n.formed for n in row) and not block for row, block in zip(names, blocked, strict=True)]
     good = [any(_wordy(n.key) and not n.soft for n in row) and not b for row, b in zip(names, blocked, strict=True)]
     # A company form on a line without "owned by" and the like settles where the name is.
@@ -125,6 +127,8 @@ def _top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
                 support = Support(0.3, span, "the end of a name that starts on the line before")
             elif name.formed:
                 support = Support(1.0, span, "the company's name near the top")
+            elif cued[i] and not name.soft:
+                support = Support(1.0, span, "the name behind its label")
             elif formed[i]:
                 support = Support(0.3, span, "a part of the name")
             elif name.soft or not _wordy(name.key):
@@ -146,6 +150,7 @@ def _top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
             number = len(names[i][0].key) <= 3 and names[i][0].key.isdigit()  # 101 / EM STATION
             for name in names[j]:
                 whole = name.formed or early if settled else rank <= 3 and all(good[i + number : j + 1])
+                whole |= cued[i] and all(good[i + number : j + 1])
                 fit = 1.0 if whole else ELSEWHERE
                 if early and not name.formed:
                     fit = min(fit, 0.3)
