@@ -3,6 +3,7 @@
 config = compose_run(["experiment=smoke", "run.steps=3"])
 """
 
+import difflib
 import json
 import re
 import warnings
@@ -131,6 +132,10 @@ def rewrite(overrides: Sequence[str], config_dir: str | None = None) -> list[str
         key, equals, value = override.partition("=")
         if override.startswith("-"):
             bare = override.lstrip("-")
+            if close := difflib.get_close_matches(
+                bare, ("multirun", "cfg", "resolve", "info", "config-dir", "json"), 1, 0.7
+            ):
+                raise ConfigError(f"{override}: unknown option; did you mean --{close[0]}?")
             raise ConfigError(
                 f"{override}: unknown option; keys have no dashes: write {bare if '=' in bare else bare + '=VALUE'}"
             )

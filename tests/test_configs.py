@@ -1,0 +1,103 @@
+"""Every configuration that ships composes and validates, and its JSON says the same."""
+
+from pathlib import Path
+
+import pytest
+
+from launch.compose import CONFIGS, compose_evaluate, compose_pretrain, compose_run
+from launch.faults import known_keys
+from rl.config import RunConfig
+
+
+def choices(group: str) -> list[str]:
+    return sorted(
+        file.relative_to(CONFIGS / group).with_suffix("").as_posix() for file in (CONFIGS / group).rglob("*.yaml")
+    )
+
+
+GIVEN = ["docs.path=documents.jsonl"]
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_experiment(name: str) -> None:
+    needs_path = "docs: jsonl" in (CONFIGS / "experiment" / f"{name}.yaml").read_text()
+    config = compose_run([f"experiment={name}", *(GIVEN if needs_path else [])])
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize("choice", [f"{g}={c}" for g in ("method", "model", "sampler", "launch") for c in choices(g)])
+def test_group(choice: str) -> None:
+    given = ["model.path=some/model"] if choice == "model=custom" else []
+    config = compose_run([choice, *given])
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+    if choice.startswith("method="):
+        assert f"method={config.method.kind}" == choice
+
+
+@pytest.mark.parametrize("choice", choices("docs"))
+def test_docs(choice: str) -> None:
+    given = [] if choice == "synthetic" else GIVEN
+    assert compose_run([f"docs={choice}", *given]).docs.kind == choice
+    assert compose_evaluate([f"docs={choice}", *given]).docs.kind == choice
+
+
+def test_pretrain() -> None:
+    assert compose_pretrain(["steps=3"]).steps == 3
+
+
+def test_smoke_takes_its_overrides() -> None:
+    config = compose_run(["experiment=smoke", "run.steps=3", "run.name=mine", "run.resume=never"])
+    assert (config.run.steps, config.run.name, config.run.resume) == (3, "mine", "never")
+    assert config.run.dir == "runs/mine"
+
+
+def test_task_is_a_name_or_a_path() -> None:
+    assert compose_run(["task=invoice"]).task == "invoice"
+    config = compose_run(["task=./my tasks/payslip.yaml"])
+    assert (config.task, config.run.name) == ("./my tasks/payslip.yaml", "payslip-grpo")
+
+
+@pytest.mark.parametrize("path", ["some/model", "./my model", "/models/a=b"])
+def test_model_takes_a_path(path: str) -> None:
+    assert compose_run([f"model={path}"]).model.path == path
+
+
+def test_model_of_a_run_keeps_how_it_was_used(tmp_path: Path) -> None:
+    run = compose_run(["model=Qwen/Qwen3-0.6B", "model.dtype=float32"])
+    (tmp_path / "config.json").write_text(run.model_dump_json())
+    config = compose_evaluate([f"model={tmp_path}", *GIVEN])
+    assert config.model == run.model.model_copy(update={"path": str(tmp_path)})
+
+
+def test_starter_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = compose_run([])
+    if (CONFIGS.parent / "results" / "starter").is_dir():
+        assert Path(config.model.path).is_dir()
+
+
+def test_rerun_from_json(tmp_path: Path) -> None:
+    config = compose_run(["experiment=smoke", "run.seed=7"])
+    file = tmp_path / "config.json"
+    file.write_text(config.model_dump_json())
+    assert compose_run([str(file)]) == config
+    again = compose_run([str(file), "run.name=again", "optim.lr=2.0e-5"])
+    assert (again.run.name, again.run.dir, again.optim.lr) == ("again", "runs/again", 2e-5)
+    assert again.docs == config.docs
+
+
+def test_user_configs(tmp_path: Path) -> None:
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("# @package _global_\noptim:\n  lr: 3e-6\n")
+    assert compose_run(["experiment=mine"], config_dir=str(tmp_path)).optim.lr == 3e-6
+
+
+def test_no_key_has_a_default() -> None:
+    def models(annotation: object) -> None:
+        for field in getattr(annotation, "model_fields", {}).values():
+            assert field.is_required()
+            models(field.annotation)
+
+    models(RunConfig)
+    assert {"run.steps", "docs.path", "optim.lr", "record.wandb.enabled"} <= set(known_keys(RunConfig))
