@@ -1,4 +1,4 @@
-"""Mistakes that users make: one line each, with the key and the fix, and the right exit code, before torch is loaded."""
+"""Mistakes that users make: one line each, with the key and the fix, and the right exit code, before torch is there."""
 
 import json
 import os
