@@ -122,7 +122,9 @@ def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
         at, stop = match.span()
         body = match.group()
         before = text[at - 1] if at > start else " "
-        if body[0] in ".," and (before in ").," or (before.isalnum() and not _DOTLESS.search(text, max(start, at - 4), at))):
+        if body[0] in ".," and (
+            before in ").," or (before.isalnum() and not _DOTLESS.search(text, max(start, at - 4), at))
+        ):
             body, at = body[1:], at + 1  # "NO.12" is 12
         read = _value(body)
         if read is None:

@@ -36,6 +36,7 @@ class Evidence(NamedTuple):
 
 
 NOT_PRINTED = Support(0.0, None, "not printed in the document")
+TOP = 2  # lines that may be a name, from the top, that are believed
 ELSEWHERE = 0.1  # a printed value in the wrong place: below an abstention, above an invention
 
 
@@ -52,6 +53,7 @@ _REGISTRATION = re.compile(
     r"\s*(?:\(\s*)?(?:\b(?:co|company|reg|registration|roc|brn|ssm|gst|id|no|nr|uen|abn|fka)\b[\s.:/(]*){0,6}[A-Z]{0,3}\d{4,}.*",
     re.IGNORECASE,
 )
+_POSTCODE = re.compile(r"\b\d{5,6}\b")
 _DIGITS = re.compile(r"\d\D?\d\D?\d")
 _LABEL = re.compile(r"^(?:[^:]{2,20}:\s*|#?\d{4,}\s+)")
 
@@ -94,6 +96,7 @@ def _readings(field: FieldPlan, row: str, spaced_row: str) -> list[_Name]:
         spaced = f" {' '.join(normalize.words(text))} "
         formed = field.prefer is not None and field.prefer.in_spaced(spaced)
         soft = soft_row if labelled else field.avoid is not None and field.avoid.in_spaced(spaced)
+        soft |= text.rstrip()[-1:] == "," or _POSTCODE.search(text) is not None
         found.append(_Name(spaced.replace(" ", ""), formed, soft))
     return found
 
@@ -135,7 +138,7 @@ def _top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
                 support = Support(ELSEWHERE, span, "printed, but in an address, a label or a number")
             elif settled:
                 support = Support(0.3, span, "printed near the top, but another line names the company")
-            elif rank < 3:
+            elif rank < TOP:
                 support = Support(1.0, span, "a name near the top")
             else:
                 support = Support(0.3, span, "printed, but not near the top")
@@ -149,7 +152,7 @@ def _top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
             early = any(formed[i:j])
             number = len(names[i][0].key) <= 3 and names[i][0].key.isdigit()  # 101 / EM STATION
             for name in names[j]:
-                whole = name.formed or early if settled else rank <= 3 and all(good[i + number : j + 1])
+                whole = name.formed or early if settled else rank <= TOP and all(good[i + number : j + 1])
                 whole |= cued[i] and all(good[i + number : j + 1])
                 fit = 1.0 if whole else ELSEWHERE
                 if early and not name.formed:

@@ -18,6 +18,8 @@ from rewards.misread import long_words, respaced
 from rewards.plan import Plan, RowPlan
 
 CENT = Decimal("0.01")  # quantity times unit price may be rounded
+CROSSED = 0.4  # of a name's points, where the lines of two rows cross
+GOES_ON = 0.7  # where the name seems to go on on the next line
 NEAR = 3  # lines between a row's name and its amount, at most
 
 
@@ -143,16 +145,16 @@ def _cut_short(spaced: str, plan: RowPlan, index: DocumentIndex, i: int) -> bool
     if found is None:
         return False
     before, after = text[: found.start()], text[found.end() :]
-    right = normalize.words(after[1:]) if after[:1] in " -/.&'" and after[1:2] not in ("", " ") else []
+    right = normalize.words(after[1:]) if after[:1] in " -/.&'" and after[1:2].isalnum() else []
     left = (
         normalize.words(before[:-1])
         if before[-1:] in " -/.&'" and before[-2:-1] not in ("", " ", ":", "|", "*", "=")
         else []
     )
-    for word in (right[:1], left[-1:]):
-        if word and word[0].isalpha() and len(word[0]) > 2 and word[0] not in plan.glue:
-            return True
-    return False
+    # Codes stand before a name more often than they belong to it; sizes (12MM) stand behind it as a part of it.
+    if left and left[-1].isalpha() and len(left[-1]) > 2 and left[-1] not in plan.glue:
+        return True
+    return bool(right) and len(right[0]) > 1 and any(c.isalpha() for c in right[0]) and right[0] not in plan.glue
 
 
 def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
@@ -326,7 +328,7 @@ def match_rows(rows: Sequence[tuple[str, Decimal | None]], plan: RowPlan, index:
         for row in range(len(rows)):
             if row not in chosen and options[row]:
                 assign(row, floor, set())
-    return _own_names(rows, chosen, plan, index)
+    return _in_order(_own_names(rows, chosen, plan, index), plan, index)
 
 
 def _own_names(
@@ -358,6 +360,45 @@ def _own_names(
     for row in sorted(spots, key=lambda row: -chosen[row].name):
         assign(row, set())
     return [result.get(row) for row in range(len(rows))]
+
+
+def _in_order(matches: list[Match | None], plan: RowPlan, index: DocumentIndex) -> list[Match | None]:
+    """Lowers rows whose lines cross those of another row (two amounts swapped), and rows whose name goes on below."""
+    blocks = []
+    used: set[int] = set()
+    for row, match in enumerate(matches):
+        if match is not None and match.place is not None:
+            lines = (match.place.first, match.place.last, match.number.line)
+            blocks.append((min(lines), max(lines), row))
+            used.update(range(match.place.first, match.place.last + 1))
+            used.add(match.number.line)
+    blocks.sort()
+    worth: dict[int, float] = {}
+    reach, holder = -1, -1
+    for low, high, row in blocks:
+        if low <= reach:
+            worth[row] = worth[holder] = CROSSED
+        if high > reach:
+            reach, holder = high, row
+    end = known_zone(plan, index).end
+    for _, _, row in blocks:
+        match = matches[row]
+        assert match is not None and match.place is not None
+        below = match.place.last + 1
+        if match.place.likeness == 1.0 and below < end and below not in used and _words_only(plan, index, below):
+            worth[row] = worth.get(row, 1.0) * GOES_ON
+    return [
+        m._replace(name=m.name * worth[row]) if m is not None and row in worth else m for row, m in enumerate(matches)
+    ]
+
+
+def _words_only(plan: RowPlan, index: DocumentIndex, i: int) -> bool:
+    """Whether a line is the rest of a name: letters only, more than a mark, and begun like a name ('#TAKE AWAY#' is not)."""
+    line = index.lines[i]
+    text = index.text[line.start : line.end].strip()
+    if line.money or not text[:1].isalpha() or text[-1:] in ":#*" or any(c.isdigit() for c in text):
+        return False
+    return len(name_part(index, plan, i)) > 2
 
 
 def as_rows(value: Any, plan: RowPlan) -> list[tuple[str, Decimal | None]]:
