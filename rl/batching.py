@@ -1,5 +1,4 @@
-"""Groups to micro-batches: whole groups by token budget, packed as [prompt | completion 1 | .. | completion G] one
-after the other."""
+"""Groups to micro-batches: whole groups by token budget, packed as [prompt | completion 1 | .. | completion G]."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,8 +81,7 @@ def batches(
     truncated: Truncated = "score",
     attention: Attention = "shared_prefix",
 ) -> list[Batch]:
-    """Pack groups into micro-batches of at most `tokens_per_batch` computed tokens, in order; a bigger group goes
-    alone.
+    """Pack groups, in order, into micro-batches of at most `tokens_per_batch` computed tokens; a bigger one goes alone.
 
     `advantages_PG` has one row a group and one column a completion. `truncated` "mask" leaves completions cut by the
     token limit out of the loss. `attention` says how tokens are counted: a plain forward repeats the prompt for every

@@ -88,8 +88,7 @@ def dr_grpo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tu
 
 
 def cispo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple[Tensor, dict[str, float]]:
-    """REINFORCE weighted by a capped, detached ratio: no token loses its gradient (CISPO, arXiv 2506.13585, eq. 4 and
-    5).
+    """REINFORCE weighted by a capped, detached ratio: no token loses its gradient (CISPO, arXiv 2506.13585, eq. 4).
 
     The cap is 1 + `clip_high`; TRL's `epsilon_high` is the cap itself.
     """
@@ -113,8 +112,7 @@ def gspo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple
 
 
 def rloo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple[Tensor, dict[str, float]]:
-    """A completion is one action: clipped surrogate on its whole ratio, mean over completions (RLOO, arXiv 2402.14740,
-    eq. 6).
+    """A completion is one action: clipped surrogate on its whole ratio (RLOO, arXiv 2402.14740, section 2.2 and eq. 6).
 
     On policy its gradient is the paper's, advantage times the gradient of the completion's log-probability. The
     importance weight against the sampler is of the whole completion too, capped at `tis_cap`. The divergence from the
@@ -137,8 +135,7 @@ def rloo_loss(inputs: LossInputs, totals: Totals, config: MethodConfig) -> tuple
 
 
 def k3_divergence(inputs: LossInputs) -> Tensor:
-    """Estimate of KL(policy || reference) at each drawn token, never negative: r - log r - 1 with r = reference /
-    policy.
+    """Estimate of KL(policy || reference) at each token, never negative: r - log r - 1 with r = reference / policy.
 
     Schulman, "Approximating KL divergence" (2020), k3; DeepSeekMath, arXiv 2402.03300, eq. 4. Returns [T], nats.
     """
@@ -149,8 +146,7 @@ def k3_divergence(inputs: LossInputs) -> Tensor:
 
 
 def truncated_importance_weights(inputs: LossInputs, cap: float) -> Tensor:
-    """min(policy / sampler, cap) of each token, without gradient; 1 where the sampler gave no log-probability. Returns
-    [T].
+    """min(policy / sampler, cap) of each token, without gradient; 1 where the sampler gave nothing. Returns [T].
 
     Yao et al., "Your efficient RL framework secretly brings you off-policy RL training" (2025); TRL's `token_truncate`.
     """
@@ -164,8 +160,7 @@ def _clipped_tokens(inputs: LossInputs, totals: Totals, config: MethodConfig) ->
 
 
 def _clip(ratio: Tensor, advantages: Tensor, config: MethodConfig) -> tuple[Tensor, Tensor]:
-    """PPO's pessimistic surrogate (Schulman et al., arXiv 1707.06347, eq. 7), and where the bound holds the gradient
-    back."""
+    """PPO's pessimistic surrogate (arXiv 1707.06347, eq. 7), and where its bound holds the gradient back."""
     low, high = 1.0 - config.clip_low, 1.0 + config.clip_high
     loss = -torch.min(ratio * advantages, ratio.clamp(low, high) * advantages)
     clipped = ((ratio < low) & (advantages < 0)) | ((ratio > high) & (advantages > 0))
@@ -175,8 +170,7 @@ def _clip(ratio: Tensor, advantages: Tensor, config: MethodConfig) -> tuple[Tens
 def _corrected(
     loss_T: Tensor, ratio_T: Tensor, clipped_T: Tensor, inputs: LossInputs, totals: Totals, config: MethodConfig
 ) -> tuple[Tensor, dict[str, float]]:
-    """Weight by the sampler's mismatch, then add the divergence from the reference, which that weight does not
-    touch."""
+    """Weight by the sampler's mismatch; the divergence from the reference comes after, without that weight."""
     weights_T: Tensor | None = None
     if config.tis_cap is not None:
         weights_T = truncated_importance_weights(inputs, config.tis_cap)

@@ -27,8 +27,7 @@ MAX_CHECK_GAP = 1e-3
 
 
 class PolicyModel(nn.Module):
-    """A causal language model that scores batches; its own forward does all of it, so that wrappers (DDP) see one
-    call."""
+    """A causal language model that scores batches, all in its own forward, so that wrappers (DDP) see one call."""
 
     def __init__(self, causal_lm: PreTrainedModel, dtype: Dtype) -> None:
         super().__init__()
@@ -65,8 +64,7 @@ class PolicyModel(nn.Module):
 
 @dataclass(slots=True)
 class Policy:
-    """A model that can be trained and its tokenizer. `model` may be replaced by a wrapper of itself (accelerate,
-    DDP)."""
+    """A model that can be trained, and its tokenizer. `model` may be replaced by a wrapper of itself (DDP)."""
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
@@ -167,8 +165,7 @@ def load_policy(path: str | Path, dtype: Dtype, attention: Attention, gradient_c
 
 
 def plain_rows(batch: Batch) -> tuple[Tensor, Tensor]:
-    """The batch with one row a completion, the prompt repeated, padded on the right (causal attention needs no mask
-    then).
+    """The batch with one row a completion, padded on the right (causal attention needs no mask for that).
 
     Returns ([N, L] token ids, [T] place of the predicting hidden state in the flattened rows).
     """
@@ -187,8 +184,10 @@ def plain_rows(batch: Batch) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def shared_prefix_fault(model: PolicyModel, batch: Batch) -> str | None:
-    """Compare shared-prefix log-probabilities with those of the model's own full forward, in float32, on a small part
-    of `batch`: None where they agree, otherwise what is wrong, in words."""
+    """None where shared-prefix log-probabilities equal those of the model's own full forward, else the fault in words.
+
+    In float32, on a small part of `batch`.
+    """
     groups = sorted(batch.groups, key=lambda group: group.num_tokens)[:2]
     small = make_batch(
         [Group(group.document_id, group.prompt_ids, group.rollouts[:3]) for group in groups],

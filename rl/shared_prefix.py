@@ -276,8 +276,7 @@ def _split_heads(keys: Tensor, query_SHD: Tensor) -> tuple[int, int, int]:
 
 
 def _spread(query_LHD: Tensor, key_LKD: Tensor, value_LKD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[L, heads, D] to [K, repeats, L, D]: key heads take the batch's place, so that keys need not be repeated in
-    memory."""
+    """[L, heads, D] to [K, repeats, L, D]: key heads take the batch's place, so that no key is copied."""
     heads = _split_heads(key_LKD, query_LHD)
     query = query_LHD.view(-1, *heads).permute(1, 2, 0, 3)
     key, value = (tensor.transpose(0, 1).unsqueeze(1).expand(-1, heads[1], -1, -1) for tensor in (key_LKD, value_LKD))
@@ -285,8 +284,7 @@ def _spread(query_LHD: Tensor, key_LKD: Tensor, value_LKD: Tensor) -> tuple[Tens
 
 
 def _fold(query_CHD: Tensor, key_PKD: Tensor, value_PKD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Without a mask the query heads that share a key head are just more rows: [1, K, repeats x C, D] and [1, K, P,
-    D]."""
+    """Without a mask, query heads that share a key head are just more rows: [1, K, repeats x C, D] and [1, K, P, D]."""
     return (
         _fold_rows(query_CHD, key_PKD.shape[1]),
         key_PKD.transpose(0, 1).unsqueeze(0),

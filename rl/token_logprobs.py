@@ -110,8 +110,7 @@ def _any_head_logprobs(
     softcap: float | None,
     entropy: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The same for heads with a bias, an adapter or a soft cap: autograd's work, each chunk computed again in the
-    backward."""
+    """The same for heads with a bias, an adapter or a soft cap: by autograd, chunks computed again in the backward."""
 
     def of_chunk(hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(hidden).float() * scale_before
