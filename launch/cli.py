@@ -72,11 +72,13 @@ def run(args: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except BaseException as error:
-        code = getattr(error, "exit_code", None)
+        code = error.code if isinstance(error, SystemExit) else getattr(error, "exit_code", None)
         if not isinstance(code, int):
             raise
-        print(f"offramp: {error}", file=sys.stderr)
-        return finish(as_json, {"error": str(error), "exit_code": code}, code)
+        if not isinstance(error, SystemExit):  # argparse has said it
+            print(f"offramp: {error}", file=sys.stderr)
+        message = "usage" if isinstance(error, SystemExit) else str(error)
+        return finish(as_json, {"error": message, "exit_code": code}, code)
     result = {} if result is None else dict(result)
     return finish(as_json, result, int(result.pop("exit_code", 0)))
 

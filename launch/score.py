@@ -47,7 +47,7 @@ def score(args: list[str], as_json: bool) -> dict[str, Any] | None:
         scores = [one for group in pool.score(pairs) for one in group]
     flat = [(document, completion) for document, completions in pairs for completion in completions]
     known = [s for s in scores if s.status == "scored"]
-    parts = {name: [s.parts[name] for s in known] for name in dict.fromkeys(n for s in known for n in s.parts)}
+    parts = {name: [s.parts.get(name) for s in known] for name in dict.fromkeys(n for s in known for n in s.parts)}
     result: dict[str, Any] = {
         "n": len(scores),
         "documents": len(pairs),
@@ -56,14 +56,16 @@ def score(args: list[str], as_json: bool) -> dict[str, Any] | None:
         "gates": dict(Counter(s.gate for s in known if s.gate is not None)),
         "errors": len(scores) - len(known),
     }
-    exact = []
+    reports = []
     for document, completion in flat:
         if document.gold is not None:
             attempt = parse(completion)
             value = attempt.value if isinstance(attempt, Attempt) else None
-            exact.append(float(compare(task, value, document.gold).document_exact))
-    if exact:
-        result |= {"documents_exact": _mean(exact), "with_gold": len(exact)}
+            reports.append(compare(task, value, document.gold))
+    if reports:
+        headers = [float(report.header_exact) for report in reports if report.header_exact is not None]
+        exact = [float(report.document_exact) for report in reports]
+        result |= {"with_gold": len(reports), "documents_exact": _mean(exact), "header_exact": _mean(headers)}
     _table(result, parts)
     return result
 
@@ -79,7 +81,7 @@ def explain(args: list[str], as_json: bool) -> dict[str, Any] | None:
     document = _document(values["docs.path"], values["id"])
     completion = _completion(values, document.id)
     result = Rubric(task).score(document, completion)
-    print(explain_text(document, completion, result))
+    print(explain_text(result))
     return {
         "id": document.id,
         "total": result.total,
@@ -190,9 +192,10 @@ def _table(result: dict[str, Any], parts: dict[str, list[float | None]]) -> None
     line("reward", result["reward"], f"{result['n']} completions of {result['documents']} documents")
     for name, value in result["parts"].items():
         skipped = sum(v is None for v in parts[name])
-        line(f"  {name}", value, f"not applicable to {skipped}" if skipped else "")
+        line(f"  {name}", value, f"not applicable to {skipped}, or stopped at a gate" if skipped else "")
     if "documents_exact" in result:
         line("documents_exact", result["documents_exact"], f"{result['with_gold']} completions have gold")
+        line("header_exact", result["header_exact"])
     for gate, count in result["gates"].items():
         print(f"failed at {gate}: {count}")
     if result["errors"]:
