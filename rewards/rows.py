@@ -145,16 +145,28 @@ def _cut_short(spaced: str, plan: RowPlan, index: DocumentIndex, i: int) -> bool
     if found is None:
         return False
     before, after = text[: found.start()], text[found.end() :]
-    right = normalize.words(after[1:]) if after[:1] in " -/.&'" and after[1:2].isalnum() else []
-    left = (
-        normalize.words(before[:-1])
-        if before[-1:] in " -/.&'" and before[-2:-1] not in ("", " ", ":", "|", "*", "=")
-        else []
-    )
+    left = normalize.words(before[:-1]) if before[-1:] in " -/.&'" and before[-2:-1].isalnum() else []
     # Codes stand before a name more often than they belong to it; sizes (12MM) stand behind it as a part of it.
     if left and left[-1].isalpha() and len(left[-1]) > 2 and left[-1] not in plan.glue:
         return True
-    return bool(right) and len(right[0]) > 1 and any(c.isalpha() for c in right[0]) and right[0] not in plan.glue
+    money = [number.start - line.start for number in line.money if number.start - line.start >= found.end()]
+    rest = _CELL.match(text, found.end(), money[0] if money else len(text))
+    assert rest is not None
+    piece = rest.group().rstrip()
+    if not piece.strip(" .,-") or piece[:2].isspace():
+        return False
+    word = piece.split()[0]
+    if word in "+&-":
+        return len(piece.split()) > 1
+    letters = "".join(c for c in word if c.isalpha())
+    if word.isalpha() or word[:-1].isalpha():
+        return len(letters) > 1 and letters not in plan.glue
+    # A number alone is the next column, a size or a bracket is not: 7", (S), 70%, 23/4, 12MM.
+    return not _COUNT.fullmatch(word)
+
+
+_CELL = re.compile(r"(?:(?!\s\s)[^|=*:@])*")  # up to the next column
+_COUNT = re.compile(r"[\d.,]+x?|\W+", re.IGNORECASE)
 
 
 def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
@@ -182,7 +194,7 @@ def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
                 Place(
                     first,
                     last,
-                    0.6 if short else 1.0,
+                    GOES_ON if short else 1.0,
                     index.span_of(name, first, last),
                     "the printed name goes on" if short else "printed",
                 )
