@@ -36,7 +36,7 @@ def main(config: RunConfig) -> dict[str, Any]:
     low, high = delta["ci95"]
     print(evaluate.table(columns))
     print(f"documents_exact: {delta['value']:+.3f} [{low:+.3f}, {high:+.3f}] (paired, 95 %)")
-    print(f"the run is in {run_dir}, its curves in {run_dir / 'curves.png'}")
+    print(f"the run is in {run_dir}, its curves in {run_dir / 'plots' / 'curves.png'}")
     return {
         **{name: {key: column[key] for key in SHOWN if key in column} for name, column in columns.items()},
         "delta_documents_exact": delta["value"],

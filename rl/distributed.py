@@ -85,7 +85,7 @@ def sum_gradients(parameters: Iterable[Tensor], accelerator: Accelerator) -> Non
         if index == len(trained) - 1 or sum(g.numel() for g in bucket) >= _BUCKET_ELEMENTS:
             flat = torch.cat([g.reshape(-1) for g in bucket])
             torch.distributed.all_reduce(flat)
-            for gradient, summed in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+            for gradient, summed in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
                 gradient.copy_(summed.view_as(gradient))
             bucket = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,8 +112,12 @@ def ratios(answers: Sequence[Answer]) -> dict[str, Ratio]:
     mean("truncated", lambda a: a.finish_reason == "length")
     mean("tokens", lambda a: float(a.tokens))
     for part in _ordered_union(a.score.parts for a, s in zip(answers, scored, strict=True) if s):
-        mean(f"part/{part}", lambda a, part=part: a.score.parts.get(part) if a.score.status == "scored" else None)
+        mean(f"part/{part}", partial(_part, part))
     return table
+
+
+def _part(name: str, answer: Answer) -> float | None:
+    return answer.score.parts.get(name) if answer.score.status == "scored" else None
 
 
 def _add_fields(table: dict[str, Ratio], answers: Sequence[Answer]) -> None:

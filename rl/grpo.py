@@ -1,8 +1,8 @@
 """THE loop: sample a group of attempts at each document, score them by the task's rubric, raise the better.
 
 Steps are counted by the updates done: line 0 of metrics.jsonl is the evaluation at the start, train line k is update k.
-Everything random is a function of (run.seed, step, document, sample), so that weights, optimizer state and `Progress` are
-the whole state, and a run that was killed and resumed ends like one that was not.
+Everything random is a function of (run.seed, step, document, sample), so weights, optimizer state and `Progress`
+are the whole state, and a run that was killed and resumed ends like one that was not.
 
 Training never reads gold: the documents come here without it, and only the evaluation compares with it.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -75,7 +75,7 @@ def train(config: RunConfig) -> dict[str, Any]:
                         truncated=config.method.truncated,
                         attention=policy.attention,
                     )
-                    sums: Counter[str] = Counter()
+                    sums: defaultdict[str, float] = defaultdict(float)
                     for batch in micro_batches:
                         batch = batch.to(accelerator.device)
                         logprobs_T, entropy_T = policy.logprobs_and_entropy(batch, config.sampler.temperature)
@@ -84,7 +84,9 @@ def train(config: RunConfig) -> dict[str, Any]:
                             logprobs_T, batch, denominators, config.method, ref_logprobs_T=ref_logprobs_T
                         )
                         accelerator.backward(loss)
-                        sums.update(metrics, loss=loss.item(), entropy=token_mean(entropy_T, batch, denominators))
+                        metrics |= {"loss": loss.item(), "entropy": token_mean(entropy_T, batch, denominators)}
+                        for name, value in metrics.items():
+                            sums[name] += value
                     distributed.sum_gradients(policy.model.parameters(), accelerator)
                     metrics = step_metrics(run, sums, trained, denominators)
                     check(run, step, metrics, micro_batches, denominators)
@@ -194,7 +196,7 @@ def token_mean(values_T: Tensor | None, batch: Batch, denominators: Totals) -> f
     return float((values_T * batch.mask_T).sum()) / max(denominators.tokens, 1)
 
 
-def step_metrics(run: Run, sums: Counter[str], trained: Sequence[Group], denominators: Totals) -> dict[str, float]:
+def step_metrics(run: Run, sums: dict[str, float], trained: Sequence[Group], denominators: Totals) -> dict[str, float]:
     """The step's numbers over all ranks, gradient norm (before clipping) and learning rate among them."""
     config = run.config
     tokens = totals(trained, config.method.truncated).tokens

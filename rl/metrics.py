@@ -61,6 +61,7 @@ def rollout_metrics(groups: Sequence[Group], scores: Sequence[Sequence[RubricSco
         "rollout/truncated": mean([r.truncated for r in rollouts]),
         "rollout/score_errors": len(flat) - len(scored),
         "rollout/completion_tokens_mean": mean(lengths),
+        "groups/sampled": len(groups),
         "tokens/prompt": sum(len(group.prompt_ids) for group in groups),
         "tokens/completion": sum(lengths),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +41,19 @@ def read(path: Path) -> tuple[dict[str, Tensor], list[Batch], Totals, dict[str, 
     made = []
     for i, rows in enumerate(facts.pop("batches")):
         groups = [_group(row) for row in rows]
-        made.append(make_batch(groups, _rows(advantages[f"batch_{i:03d}"], groups), facts["truncated"]))
+        made.append(make_batch(groups, _rows(advantages[f"batch_{i:03d}"], groups), facts["method"]["truncated"]))
     return load_file(path.parent / "weights.safetensors"), made, Totals(**facts.pop("totals")), facts
 
 
 def _group(row: dict[str, Any]) -> Group:
-    rollouts = tuple(
-        Rollout(**{f.name: tuple(v) if isinstance(v := r[f.name], list) else v for f in fields(Rollout)})
-        for r in row["rollouts"]
-    )
-    return Group(row["document_id"], tuple(row["prompt_ids"]), rollouts)
+    rollouts = []
+    for values in row["rollouts"]:
+        lists = {name: tuple(values[name]) for name in ("completion_ids", "sampler_logprobs")}
+        rollouts.append(Rollout(**{**values, **lists}))
+    return Group(row["document_id"], tuple(row["prompt_ids"]), tuple(rollouts))
 
 
 def _rows(advantages_N: Tensor, groups: Sequence[Group]) -> Tensor:
     """[N] back to [P, G], short groups filled up with zeros at their end."""
-    rows = advantages_N.split([len(group.rollouts) for group in groups])
+    rows = torch.split(advantages_N, [len(group.rollouts) for group in groups])
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -92,7 +91,12 @@ class Run:
     def save_best(self) -> None:
         """Write the policy as a model folder that vLLM and transformers load, in the place of the best one before."""
         if self.accelerator.is_main_process:
-            save_model(self.dir / "best", self.policy)
+            checkpoint.save_model_dir(
+                self.policy.causal_lm.state_dict(),
+                self.config.model.path,
+                self.dir / "best",
+                getattr(torch, self.config.model.dtype),
+            )
 
     def record_evaluation(self, step: int, summary: Mapping[str, Any], answers: Sequence[evaluate.Answer]) -> None:
         """The summary into the metrics, each answer into a file of its own."""
@@ -122,6 +126,8 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
     run_dir, task = Path(config.run.dir), load_task(config.task)
+    # Its workers are forks: started before anything large or threaded is in memory.
+    pool = stack.enter_context(RewardPool(task, config.rewards.workers, config.rewards.deadline_s))
     found = find_checkpoint(config, run_dir)
 
     model = config.model
@@ -138,9 +144,8 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
     record = stack.enter_context(Record(run_dir, config))
     if found is not None:
         progress = restore(found, progress, policy, optimizer)
-    if accelerator.is_main_process:
-        record.truncate(lines=progress.lines, step=progress.step)
-    pool = stack.enter_context(RewardPool(task, config.rewards.workers, config.rewards.deadline_s))
+    record.truncate(lines=progress.lines, step=progress.step)
+    record.note(documents=progress.documents)
     sampler = Sampler(
         model.path,
         config.sampler,
@@ -169,22 +174,6 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
         progress=progress,
         saved=progress,
     )
-
-
-def save_model(folder: Path, policy: Policy) -> None:
-    """The policy in its own dtype with its tokenizer: written aside, then renamed, so that a whole one is always there."""
-    aside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(aside, ignore_errors=True)
-    policy.causal_lm.save_pretrained(aside, state_dict=dict(policy.named_tensors_for_sampler()))
-    policy.tokenizer.save_pretrained(aside)
-    if folder.exists():
-        before = folder.with_name(folder.name + ".old")
-        shutil.rmtree(before, ignore_errors=True)
-        folder.rename(before)
-        aside.rename(folder)
-        shutil.rmtree(before)
-    else:
-        aside.rename(folder)
 
 
 def answers_path(run_dir: Path, step: int) -> Path:
@@ -220,7 +209,7 @@ def prepare_sets(
 
 
 def find_checkpoint(config: RunConfig, run_dir: Path) -> checkpoint.Checkpoint | None:
-    """The checkpoint to go on from, or None for a new run. Raises ConfigError where run.resume forbids what is there."""
+    """The checkpoint to go on from, or None for a new run. Raises ConfigError where run.resume forbids it."""
     found = None if config.run.resume == "never" else checkpoint.latest(run_dir)
     if config.run.resume == "never" and (run_dir / "metrics.jsonl").exists():
         raise ConfigError(
@@ -234,7 +223,7 @@ def find_checkpoint(config: RunConfig, run_dir: Path) -> checkpoint.Checkpoint |
         if change is not None:
             key, old, new = change
             raise ConfigError(
-                f"{key}: the run in {run_dir} was made with {old!r}, not {new!r}; set it back or choose another run.name"
+                f"{key}: the run in {run_dir} was made with {old!r}, not {new!r}; change it back or run.name"
             )
     return found
 
@@ -261,5 +250,6 @@ def restore(
         raise DataError("docs: not the documents that the run began with; bring them back, or choose another run.name")
     policy.causal_lm.load_state_dict(found.policy_state)
     optimizer.load_state_dict(found.optimizer_state)
+    found.restore_rng()
     log.info("resumed after step %d", progress.step)
     return progress
