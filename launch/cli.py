@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -97,12 +98,20 @@ def dispatch(words: list[str], as_json: bool) -> dict[str, Any] | None:
         close = difflib.get_close_matches(name, COMMANDS, 1, 0.5)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(f"{name}: unknown command; {hint}commands: {', '.join(COMMANDS)}")
-    logging.basicConfig(level=os.environ.get("OFFRAMP_LOG", "INFO"), format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec", "matplotlib", "datasets"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    speak(os.environ.get("OFFRAMP_LOG", "INFO"), "%(message)s")
     module, function = COMMANDS[name][0].split(":")
     command: Command = getattr(importlib.import_module(module), function)
     return command(words[1:], as_json)
+
+
+def speak(level: str, form: str) -> None:
+    """Our own log lines on stderr; of the libraries only what a user can do something about."""
+    logging.basicConfig(level=level, format=form, stream=sys.stderr)
+    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec", "matplotlib", "datasets", "wandb"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for noisy in ("vllm", "torch", "transformers", "deepspeed"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=noisy)
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=noisy)
 
 
 def finish(as_json: bool, result: dict[str, Any], code: int) -> int:

@@ -6,7 +6,6 @@ Started by launch/processes.py, or by hand: torchrun --nproc-per-node 2 -m launc
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from launch.cli import plain
+from launch.cli import plain, speak
 from launch.faults import ConfigFaults, validation_faults
 from launch.processes import check_world_size
 from rewards.errors import ConfigError, OfframpError
@@ -22,11 +21,10 @@ from rl.config import RunConfig
 
 
 def main(args: list[str]) -> int:
-    logging.basicConfig(
-        level="INFO" if _rank() == 0 else "WARNING",
-        format="%(message)s" if _rank() == 0 else f"[rank {_rank()}] %(message)s",
-        stream=sys.stderr,
-    )
+    if _rank() == 0:
+        speak(os.environ.get("OFFRAMP_LOG", "INFO"), "%(message)s")
+    else:
+        speak("WARNING", f"[rank {_rank()}] %(message)s")
     target = Path(args[1]) if len(args) > 1 else None
     try:
         config = read(Path(args[0]))
