@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from rewards import normalize
 from rewards.document import DocumentIndex, Number
@@ -34,8 +34,17 @@ def gather(plan: Plan, index: DocumentIndex, value: dict[str, Any], abstain: flo
     for rows in plan.rows.values():
         zone(rows, plan, index)
     for path, field in plan.scalars.items():
-        given = _at(value, path)
-        result.points[path] = _scalar(result, field, plan, index, given, abstain)
+        given = value.get(path) if "." not in path else _at(value, path)
+        key = ("scalar", path, given if isinstance(given, (str, type(None))) else repr(given))
+        known: _Known | None = index.cache.get(key)
+        if known is None:
+            known = index.cache[key] = _scalar(field, plan, index, given, abstain)
+        result.points[path] = known.finding.points
+        result.findings.append(known.finding)
+        if known.expected:
+            result.expected.add(path)
+        if known.line is not None:
+            result.lines.add(known.line)
     for array, rows in plan.rows.items():
         _rows(result, rows, index, value.get(array))
     return result
@@ -47,26 +56,27 @@ def _at(value: Any, path: str) -> Any:
     return value
 
 
-def _scalar(
-    result: Grounded, field: FieldPlan, plan: Plan, index: DocumentIndex, given: Any, abstain: float
-) -> float | None:
+class _Known(NamedTuple):
+    """What one value of one scalar field came to in a document: the finding, and the line of a well grounded amount."""
+
+    finding: Finding
+    expected: bool
+    line: int | None
+
+
+def _scalar(field: FieldPlan, plan: Plan, index: DocumentIndex, given: Any, abstain: float) -> _Known:
     path = field.path
     if given is None:
-        expected = evidence(field, plan, index).expected
-        if field.spec.expected is None or not expected:
-            result.findings.append(Finding(path, None, None, None, "null, and the document shows none"))
-            return None
-        result.expected.add(path)
-        result.findings.append(Finding(path, None, None, abstain, "null, but the document shows one"))
-        return abstain
+        if field.spec.expected is None or not evidence(field, plan, index).expected:
+            return _Known(Finding(path, None, None, None, "null, and the document shows none"), False, None)
+        return _Known(Finding(path, None, None, abstain, "null, but the document shows one"), True, None)
     support = ground(field, plan, index, given)
     if support is None:
-        result.findings.append(Finding(path, given, None, None, "the document does not say"))
-        return None
-    result.findings.append(Finding(path, given, support.span, support.points, support.why))
+        return _Known(Finding(path, given, None, None, "the document does not say"), False, None)
+    line = None
     if field.spec.kind == "money" and support.points >= 0.5 and support.span is not None:
-        result.lines.add(index.line_at(support.span[0]))
-    return support.points
+        line = index.line_at(support.span[0])
+    return _Known(Finding(path, given, support.span, support.points, support.why), False, line)
 
 
 def _rows(result: Grounded, plan: RowPlan, index: DocumentIndex, given: Any) -> None:

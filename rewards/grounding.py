@@ -53,6 +53,7 @@ _REGISTRATION = re.compile(
     r"\s*(?:\(\s*)?(?:\b(?:co|company|reg|registration|roc|brn|ssm|gst|id|no|nr|uen|abn|fka)\b[\s.:/(]*){0,6}[A-Z]{0,3}\d{4,}.*",
     re.IGNORECASE,
 )
+_DIGIT = re.compile(r"\d")
 _POSTCODE = re.compile(r"\b\d{5,6}\b")
 _DIGITS = re.compile(r"\d\D?\d\D?\d")
 _LABEL = re.compile(r"^(?:[^:]{2,20}:\s*|#?\d{4,}\s+)")
@@ -78,7 +79,7 @@ def _variants(row: str) -> list[tuple[str, bool]]:
             continue
         at = part.find("(")
         while at > 0:  # "(M)" is part of a name, "(139386 X)" is not
-            if sum(c.isdigit() for c in part[at:].split(")")[0]) >= 3:
+            if len(_DIGIT.findall(part[at:].partition(")")[0])) >= 3:
                 found.append((part[:at], labelled))
                 break
             at = part.find("(", at + 1)
@@ -164,8 +165,9 @@ def _top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
 
 
 def _wordy(key: str) -> bool:
-    letters = sum(c.isalpha() for c in key)
-    return letters >= 2 and letters * 2 > len(key) - letters
+    digits = len(_DIGIT.findall(key))
+    letters = len(key) - digits
+    return letters >= 2 and letters * 2 > digits
 
 
 def _near(key: str, evidence: Evidence, whole: str) -> Support:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from decimal import Decimal
+from functools import lru_cache
 
 # Marks that are printed next to an amount. Longer ones first, so that S$ is not read as $.
 CURRENCY = (
@@ -146,13 +147,18 @@ def money(text: str, decimal: str | None = None) -> Decimal | None:
 _CANONICAL = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,6})?")
 
 
+@lru_cache(maxsize=16_384)
+def _canonical(text: str) -> Decimal | None:
+    return Decimal(text) if _CANONICAL.fullmatch(text) and text.isascii() else None
+
+
 def amount(value: object) -> Decimal | None:
     """The value of a money or number field of an attempt or of gold: "1234.50", 12, 12.5; None where it is none.
 
     Only the canonical form: no groups, no marks, a point. A bool is no number; NaN and infinity are none.
     """
     if isinstance(value, str):
-        return Decimal(value) if _CANONICAL.fullmatch(value) and value.isascii() else None
+        return _canonical(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if isinstance(value, float) and value - value != 0.0:
