@@ -2,9 +2,9 @@
 
     <run>/checkpoints/step_000020/{policy,optimizer,rng}.safetensors  state.json  manifest.json
 
-Everything is written into a folder aside, synced, and renamed; manifest.json, written last, holds size and SHA-256 of every
-other file. `latest` checks them, says what it ignores and why, and takes the newest whole one. An older checkpoint goes only
-after a newer one is in place.
+Everything is written into a folder aside, synced, and renamed; manifest.json, written last, holds size and SHA-256
+of every other file. `latest` checks them, says what it ignores and why, and takes the newest whole one. An older one
+goes only after a newer one is in place.
 """
 
 import hashlib
@@ -73,7 +73,7 @@ def save(
 ) -> Path:
     """Write the checkpoint of `step`, then delete all but the newest `keep` and those of the steps in `protect`.
 
-    `extra` is plain data (JSON). The states of the global random generators are saved too. Returns the checkpoint's folder.
+    `extra` is plain data (JSON). The states of the global random generators are saved too. Returns the folder.
     Raises InfraError when it cannot be written; what was there before is then untouched.
     """
     root = Path(run_dir) / FOLDER
@@ -89,7 +89,8 @@ def save(
             save_file(tensors, aside / f"{part}.safetensors")
         state = {"format": FORMAT, "step": step, "extra": dict(extra), **structure}
         (aside / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        manifest = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(aside.iterdir())}
+        files = sorted(aside.iterdir())
+        manifest = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in (*aside.iterdir(), aside):
             _sync(path)
@@ -217,8 +218,10 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 def _pack(value: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Nested dicts, lists, tuples and plain values into JSON, the tensors in them into a flat dict. A tensor that occurs twice
-    (tied weights) is stored once."""
+    """Nested dicts, lists, tuples and plain values into JSON, the tensors in them into a flat dict.
+
+    A tensor that occurs twice (tied weights) is stored once.
+    """
     tensors: dict[str, Tensor] = {}
     names: dict[tuple[Any, ...], str] = {}
 

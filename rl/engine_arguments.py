@@ -36,7 +36,7 @@ def known_engine_arguments() -> frozenset[str]:
 
 
 def check_engine_arguments(engine: Mapping[str, object]) -> None:
-    """Raises ConfigError, one line with the dotted key and the fix, for an argument that vLLM or Offramp does not take."""
+    """Raises ConfigError, one line with the dotted key and the fix, for an argument that cannot be passed on."""
     known = known_engine_arguments()
     for name in engine:
         if name in SET_BY_OFFRAMP:

@@ -1,20 +1,20 @@
 """The sampler: vLLM in process behind a small adapter, on CPU and GPU. Token ids in, groups of rollouts out.
 
-Seeds. Completion i of a document is drawn with seed `rollout_seed(run seed, step, document id) + i`: vLLM gives the i-th of n
-completions its request's seed + i, so that `replay` can draw one completion of a group again, alone. With the same weights and
-thread count a call repeats bit for bit; a completion drawn in another batch composition sees the same random numbers, and
-differs only where the rounding of a larger or smaller matrix product turns a choice.
+Seeds. Completion i of a document is drawn with seed `rollout_seed(run seed, step, document id) + i`: vLLM gives the
+i-th of n completions its request's seed + i, so that `replay` can draw one completion of a group again, alone. With the
+same weights and thread count a call repeats bit for bit. A completion drawn in another batch composition sees the same
+random numbers, and differs only where the rounding of a larger or smaller matrix product turns a choice.
 
-Log-probabilities. At temperature 1 they are vLLM's `raw_logprobs`, the log-softmax of the logits. At any other temperature they
-are `processed_logprobs`, of the scaled logits, which is what the trainer computes too; with speculative decoding that mode
-returns wrong numbers, so the two together are refused. So is top_p below 1: no trainer renormalises over vLLM's nucleus.
-
-Two processes under torchrun each run their own engine: start them at the same time, since vLLM forms its groups together.
+Log-probabilities. At temperature 1 they are vLLM's `raw_logprobs`, the log-softmax of the logits. At any other
+temperature they are `processed_logprobs`, of the scaled logits, which is what the trainer computes too; with
+speculative decoding that mode returns wrong numbers, so the two together are refused. So is top_p below 1: the trainer
+does not renormalise over vLLM's nucleus.
 """
 
 import hashlib
 import os
 import random
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -43,8 +43,8 @@ CPU_ENGINE: Mapping[str, Any] = {
 
 def rollout_seed(run_seed: int, step: int, document_id: str, sample: int = 0) -> int:
     """Seed of one completion, below 2**63."""
-    digest = hashlib.blake2b(f"{run_seed}/{step}/{document_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return (int.from_bytes(digest, "little") >> 2) + sample
+    key = f"{run_seed}/{step}/{document_id}".encode("utf-8", "surrogatepass")
+    return (int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 2) + sample
 
 
 def logprob_gap(sampler_logprobs: Sequence[float] | Tensor, trainer_logprobs: Sequence[float] | Tensor) -> float:
@@ -52,7 +52,7 @@ def logprob_gap(sampler_logprobs: Sequence[float] | Tensor, trainer_logprobs: Se
     ours = torch.as_tensor(sampler_logprobs, dtype=torch.float64).detach().cpu()
     theirs = torch.as_tensor(trainer_logprobs, dtype=torch.float64).detach().cpu()
     if ours.shape != theirs.shape:
-        raise ValueError(f"log-probabilities of {tuple(ours.shape)} and {tuple(theirs.shape)} tokens cannot be compared")
+        raise ValueError(f"log-probabilities of {tuple(ours.shape)} and {tuple(theirs.shape)} tokens do not compare")
     return (ours - theirs).abs().mean().item() if ours.numel() else 0.0
 
 
@@ -71,13 +71,14 @@ class Sampler:
     ) -> None:
         """Start the engine (about 3 s on a CPU, after an import of 5 s). One engine a process.
 
-        `threads`: torch threads while vLLM runs; None keeps the present number. Raises ConfigError for engine arguments and
-        sampling settings that cannot work, InfraError when the engine does not start.
+        `threads`: torch threads while vLLM runs; None keeps the present number. Raises ConfigError for engine arguments
+        and sampling settings that cannot work, InfraError when the engine does not start.
         """
         check_engine_arguments(config.engine)
         check_sampling(config)
         self.config = config
         self.max_model_len = max_model_len
+        self.model_path = model_path
         self.version = 0
         self.threads = threads or torch.get_num_threads()
         self._expected_names = checkpoint_names(model_path)
@@ -96,6 +97,7 @@ class Sampler:
         engine |= config.engine
         self._eager = on_cpu and bool(engine["enforce_eager"])
         engine["logprobs_mode"] = "raw_logprobs" if config.temperature == 1 else "processed_logprobs"
+        self._owns_process_group = not torch.distributed.is_initialized()
         with self._vllm():
             try:
                 from vllm import LLM
@@ -106,7 +108,7 @@ class Sampler:
                     engine["logits_processors"] = [SeededSampling]
                 self._llm: Any = LLM(str(model_path), dtype=dtype, max_model_len=max_model_len, seed=seed, **engine)
             except ImportError as error:
-                raise InfraError(f"vllm cannot be imported ({_first_line(error)}): run `bash launch/setup.sh`") from error
+                raise InfraError(f"vllm cannot be imported ({_first_line(error)}): run bash launch/setup.sh") from error
             except (ValueError, TypeError) as error:
                 raise ConfigError(f"sampler.engine: vLLM refuses its arguments: {_first_line(error)}") from error
             except RuntimeError as error:
@@ -132,9 +134,22 @@ class Sampler:
         return self._generate([prompt], [self._seeded(seed, 1)], [seed])[0][0]
 
     def greedy(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Rollout]:
-        """The most likely completion of each prompt, token by token. The log-probabilities are those at temperature 1."""
+        """The most likely completion of each prompt, token by token, with its log-probabilities at temperature 1."""
         params = [self._params(max_tokens, temperature=0.0) for _ in prompts]
         return [rollouts[0] for rollouts in self._generate(prompts, params, [0] * len(prompts))]
+
+    def bare_generate(self, prompts: Sequence[Prompt], group_size: int) -> tuple[int, float]:
+        """(tokens, seconds) of vLLM alone on these prompts, as one would call it without this class: for the bench."""
+        from vllm import SamplingParams
+
+        inputs = [{"prompt_token_ids": list(ids)} for _, ids in prompts]
+        params = SamplingParams(n=group_size, temperature=self.config.temperature, max_tokens=self.config.max_tokens)
+        with self._vllm(eager=False):
+            self._llm.reset_prefix_cache()
+            start = time.perf_counter()
+            outputs = self._llm.generate(inputs, params, use_tqdm=False)
+            seconds = time.perf_counter() - start
+        return sum(len(completion.token_ids) for output in outputs for completion in output.outputs), seconds
 
     def load(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Replace the weights, all tensors in one call, and stamp rollouts with `version` from here on."""
@@ -145,22 +160,30 @@ class Sampler:
     def close(self) -> None:
         """Shut the engine down and free its memory. Closing twice is allowed."""
         llm, self._llm = self._llm, None
-        if llm is not None:
-            with self._vllm():
-                llm.llm_engine.engine_core.shutdown()
+        if llm is None:
+            return
+        from vllm.distributed.parallel_state import destroy_distributed_environment, destroy_model_parallel
 
-    def _generate(self, prompts: Sequence[Prompt], params: Sequence[Any], seeds: Sequence[int]) -> list[tuple[Rollout, ...]]:
+        with self._vllm():
+            llm.llm_engine.engine_core.shutdown()
+            destroy_model_parallel()
+            if self._owns_process_group:
+                destroy_distributed_environment()
+
+    def _generate(
+        self, prompts: Sequence[Prompt], params: Sequence[Any], seeds: Sequence[int]
+    ) -> list[tuple[Rollout, ...]]:
         for (document_id, prompt_ids), param in zip(prompts, params, strict=True):
             if not prompt_ids or len(prompt_ids) + param.max_tokens > self.max_model_len:
                 raise DataError(
-                    f"document {document_id}: a prompt of {len(prompt_ids)} tokens and a completion of {param.max_tokens} "
-                    f"do not fit model.max_positions={self.max_model_len}; leave the document out or lower sampler.max_tokens"
+                    f"document {document_id}: {len(prompt_ids)} prompt tokens and {param.max_tokens} to complete do "
+                    f"not fit model.max_positions={self.max_model_len}; leave it out or lower sampler.max_tokens"
                 )
-        # Longest first: a long prompt that starts last would decode alone at the end. The sort is stable, so it repeats.
+        # Longest first: a long prompt that starts last would decode alone at the end. A stable sort repeats.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i][1]))
         inputs = [{"prompt_token_ids": list(prompts[i][1])} for i in order]
         with self._vllm():
-            # What an evaluation left in the cache must not decide how these prompts are read: a resumed run has no such past.
+            # What an evaluation left in the cache must not decide how these prompts are read: a resumed run has none.
             self._llm.reset_prefix_cache()
             outputs = self._llm.generate(inputs, [params[i] for i in order], use_tqdm=False)
             texts = iter(self._decode([completion for output in outputs for completion in output.outputs]))
@@ -185,34 +208,36 @@ class Sampler:
         ids = [list(completion.token_ids) for completion in completions]
         if not ids:
             return []
-        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        texts: list[str] = self.tokenizer.batch_decode(ids, **options)
         return texts
 
     def _params(self, max_tokens: int, **kwargs: Any) -> Any:
         from vllm import SamplingParams
 
-        # logprobs=0 is the drawn token alone, flat_logprobs spares an object a token, and decoding all at the end is cheaper.
+        # logprobs=0 is the drawn token alone; flat_logprobs spares an object a token; decoding at the end is cheaper.
         return SamplingParams(max_tokens=max_tokens, logprobs=0, flat_logprobs=True, detokenize=False, **kwargs)
 
     def _seeded(self, seed: int, n: int) -> Any:
         params = self._params(self.config.max_tokens, n=n, seed=seed, temperature=self.config.temperature)
         if self._own_noise:
-            # Greedy over logits in which SeededSampling has marked the drawn token. vLLM forbids n > 1 for greedy requests,
-            # since their completions would be equal; these are not, so the mark is set after that check and not copied anew.
+            # Greedy over logits in which SeededSampling has marked the drawn token. vLLM forbids n > 1 for greedy
+            # requests, whose completions would be equal; these are not, so this comes after the check, and skip_clone
+            # keeps vLLM from building the parameters, and checking, once more.
             params.temperature = 0.0
             params.skip_clone = True
         return params
 
     @contextmanager
-    def _vllm(self) -> Iterator[None]:
-        """vLLM replaces torch.set_num_threads, changes the thread count, seeds and draws from the global generators: undo that."""
+    def _vllm(self, eager: bool = True) -> Iterator[None]:
+        """vLLM replaces torch.set_num_threads, changes the thread count, draws from the global generators: undo it."""
         set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
         python_state, numpy_state = random.getstate(), np.random.get_state()
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        # vLLM compiles small helpers even when told to be eager: 10 s at the first token, and a crash where there is no g++.
-        stance: AbstractContextManager[object] = (
-            torch.compiler.set_stance("force_eager") if self._eager else nullcontext()
-        )
+        # vLLM compiles small helpers even when told to be eager: 3 to 10 s at the first token, and a crash without g++.
+        stance: AbstractContextManager[object] = nullcontext()
+        if self._eager and eager:
+            stance = torch.compiler.set_stance("force_eager")
         with torch.random.fork_rng(devices=devices), stance:
             try:
                 set_num_threads(self.threads)
@@ -228,12 +253,12 @@ def check_sampling(config: SamplerConfig) -> None:
     """Raises ConfigError for settings under which sampler and trainer would speak of different distributions."""
     if config.top_p != 1:
         raise ConfigError(
-            f"sampler.top_p={config.top_p}: the trainer's log-probabilities are over all tokens, not over a nucleus; set 1.0"
+            f"sampler.top_p={config.top_p}: the trainer's log-probabilities are over all tokens, not a nucleus; set 1.0"
         )
     if config.temperature != 1 and "speculative_config" in config.engine:
         raise ConfigError(
-            f"sampler.temperature={config.temperature}: vLLM's log-probabilities are wrong there with speculative decoding; "
-            "set sampler.temperature=1.0 or remove sampler.engine.speculative_config"
+            f"sampler.temperature={config.temperature}: vLLM's log-probabilities are wrong there with speculative "
+            "decoding; set sampler.temperature=1.0 or remove sampler.engine.speculative_config"
         )
 
 

@@ -1,10 +1,10 @@
 """Seeded sampling for vLLM as one batched logits processor.
 
-vLLM draws a seeded request's noise from its own torch.Generator, one request after another over the whole vocabulary: at
-128 requests and 4,096 tokens that is a third of a decoding step on a CPU, and on the CPU it fails outright
-(`CPU Generator does not use offset`) as soon as chunked prefill leaves a prompt half read. Here a token needs one uniform
-number, made from (seed, position) by a counter-based hash, and is found by inverse transform sampling, for all rows at once.
-The result depends on nothing else: not on the batch, not on preemption, not on the global random state.
+vLLM draws a seeded request's noise from its own torch.Generator, one request after another over the whole vocabulary:
+with 128 requests and 4,096 tokens that is a third of a decoding step on a CPU, and on the CPU it fails outright
+(`CPU Generator does not use offset`) as soon as chunked prefill leaves a prompt half read. Here a token needs one
+uniform number, made from (seed, position) by a counter-based hash, and is found by inverse transform sampling, for all
+rows at once. The draw depends on nothing else: not on the batch, not on preemption, not on the global random state.
 
 Imports vLLM: import it only where the engine is about to start.
 """

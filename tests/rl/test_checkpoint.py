@@ -22,7 +22,8 @@ def trained(seed: int = 0, steps: int = 3) -> tuple[nn.Module, torch.optim.Optim
     model = nn.ModuleDict({"embed": nn.Embedding(7, 4), "norm": nn.LayerNorm(4), "head": nn.Linear(4, 7, bias=False)})
     model["head"].weight = model["embed"].weight
     matrices, vectors = [model["embed"].weight], list(model["norm"].parameters())
-    optimizer = torch.optim.AdamW([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}], lr=1e-2, betas=(0.9, 0.95))
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.95))
     for _ in range(steps):
         update(model, optimizer)
     return model, optimizer
@@ -158,7 +159,8 @@ def test_killed_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_keeps_the_newest_and_the_protected(tmp_path: Path) -> None:
     for step in range(1, 6):
         save(tmp_path, step, keep=2, protect=(2,))
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_000002", "step_000004", "step_000005"]
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step_000002", "step_000004", "step_000005"]
 
 
 def test_the_same_step_twice(tmp_path: Path) -> None:
