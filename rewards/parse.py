@@ -39,7 +39,7 @@ def _constant(name: str) -> NoReturn:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
+    if len(digits.lstrip("-")) > MAX_DIGITS:
         raise _Refused(f"a number of more than {MAX_DIGITS} digits")
     return int(digits)
 
@@ -122,7 +122,8 @@ def parse(completion: str) -> Attempt | ParseFault:
     except (ValueError, RecursionError, OverflowError):
         return ParseFault("not valid JSON", None)
     if end != len(text):
-        return ParseFault("text after the object", offset + end)
+        rest = text[end:]
+        return ParseFault("text after the object", offset + end + len(rest) - len(rest.lstrip()))
     if ("\\u" in text or not text.isascii()) and _has_surrogate(value):
         return ParseFault("a lone surrogate", None)
     return Attempt(value)

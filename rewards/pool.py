@@ -12,9 +12,11 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 
 from rewards.document import Document
+from rewards.errors import InfraError
 from rewards.rubric import Rubric, RubricScore, document_without_gold
 from rewards.task import Task
 
+START_S = 120.0  # seconds for a worker to start
 Pair = tuple[Document, Sequence[str]]
 
 
@@ -30,6 +32,7 @@ def _serve(pipe: Connection, others: Sequence[Connection], task: Task) -> None:
     for other in others:  # inherited by fork: a pipe stays open as long as anyone holds its end
         other.close()
     rubric = Rubric(task)
+    pipe.send(None)  # ready: the deadline of the first job does not count the start
     while True:
         try:
             job = pipe.recv()
@@ -81,7 +84,14 @@ class RewardPool:
         process = self._context.Process(target=_serve, args=(theirs, inherited, self.task), daemon=True)  # type: ignore[attr-defined]
         process.start()
         theirs.close()
-        return _Worker(process, ours)
+        worker = _Worker(process, ours)
+        try:
+            ready = ours.poll(START_S) and ours.recv() is None
+        except (EOFError, OSError):
+            ready = False
+        if not ready:
+            raise InfraError(f"a reward worker did not start (exit code {_end(worker)}); see its output above")
+        return worker
 
     def score(self, pairs: Sequence[Pair]) -> list[list[RubricScore]]:
         """The scores of each document's completions, in order. Never raises for what a reward or the model did."""
