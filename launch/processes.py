@@ -15,9 +15,6 @@ from typing import Any
 from rewards.errors import ConfigError, InfraError, OfframpError
 from rl.config import RunConfig
 
-# A rank that ends with one of these has said why on its own stderr.
-CODES = {2: "ConfigError", 3: "DataError", 4: "RewardError", 5: "InfraError"}
-
 
 def under_torchrun() -> bool:
     return "WORLD_SIZE" in os.environ and "LOCAL_RANK" in os.environ
@@ -60,6 +57,8 @@ def torchrun(config: RunConfig) -> dict[str, Any]:
         raise error
     if "result" in outcome:
         result: dict[str, Any] = outcome["result"]
+        if code != 0:
+            print(f"offramp: a process ended with exit code {code} after the result was written", file=sys.stderr)
         return result
     raise InfraError(
         f"training in {config.run.dir} ended with exit code {code} and no result; its messages stand above"
