@@ -7,18 +7,22 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from envs.documents import read_documents
 from rewards.document import Document
+from rewards.errors import ConfigError
 from rewards.fields import FieldCounts, FieldReport, compare
 from rewards.parse import Attempt, parse
 from rewards.pool import RewardPool
 from rewards.rubric import RubricScore
-from rewards.task import Task
+from rewards.task import Task, load_task
 from rl.bootstrap import Bootstrap, Floats
-from rl.prepare import Prepared
+from rl.config import EvaluateConfig, RunConfig
+from rl.prepare import Prepared, load_documents, prepare
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -44,6 +48,75 @@ class Answer:
     score: RubricScore
     report: FieldReport | None
     """None where the document has no gold."""
+
+
+def main(config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluate a model, or the best policy of a run, on its own; prints a table and returns the summary.
+
+    Raises ConfigError and DataError.
+    """
+    from transformers import AutoTokenizer
+
+    from rl.sampler import Sampler
+
+    task = load_task(config.task)
+    with RewardPool(task, config.rewards.workers, config.rewards.deadline_s) as pool:
+        run_dir, model_path = find_model(config.model.path)
+        with (
+            TemporaryDirectory() as logs
+        ):  # an evaluation has no folder for bad lines; their number and reason are shown
+            parts = load_documents(config.docs, task, Path(logs))
+            seen_groups = groups_seen(config.seen, run_dir, Path(logs))
+        documents = {"all": (*parts.train, *parts.test), "train": parts.train, "test": parts.test}[config.part]
+        prepared = prepare(
+            documents[: config.documents],
+            task,
+            AutoTokenizer.from_pretrained(model_path),
+            max_prompt_tokens=config.model.max_positions - config.sampler.max_tokens,
+            schema_in_prompt=config.model.schema_in_prompt,
+            what=config.part,
+        )
+        sampler = Sampler(
+            model_path,
+            config.sampler,
+            max_model_len=config.model.max_positions,
+            dtype=config.model.dtype,
+            threads=config.threads,
+            seed=config.seed,
+        )
+        try:
+            answers = answer(prepared, sampler, pool, task, max_tokens=config.sampler.max_tokens)
+        finally:
+            sampler.close()
+    if config.output is not None:
+        write_answers(Path(config.output), answers)
+    summary = summarise(answers, resamples=config.bootstrap, seen_groups=seen_groups)
+    columns = {"all": summary} | {name: summary[name] for name in ("seen", "unseen") if name in summary}
+    print(table(columns))
+    return summary | {"left_out": len(prepared.left_out)}
+
+
+def find_model(path: str) -> tuple[Path | None, str]:
+    """(the run that made the model or None, the model to load): a run's folder stands for its best policy."""
+    folder = Path(path)
+    if (folder / "metrics.jsonl").is_file():
+        if not (folder / "best").is_dir():
+            raise ConfigError(f"model.path: the run {path} has no best policy yet; give a model folder")
+        return folder, str(folder / "best")
+    return (folder.parent if (folder.parent / "metrics.jsonl").is_file() else None), path
+
+
+def groups_seen(seen: str | None, run_dir: Path | None, logs: Path) -> frozenset[str] | None:
+    """Groups of the training documents: of a JSONL file, of a run, or None where neither is known."""
+    if seen is not None and Path(seen).is_file():
+        return frozenset(d.group for d in read_documents(seen, max_bad=0, quarantine=None))
+    folder = run_dir if seen is None else Path(seen)
+    if folder is None:
+        return None
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"seen: {folder} is neither a JSONL file nor a run's folder")
+    config = RunConfig.model_validate_json((folder / "config.json").read_text(encoding="utf-8"))
+    return frozenset(d.group for d in load_documents(config.docs, load_task(config.task), logs).train)
 
 
 def answer(

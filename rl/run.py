@@ -108,7 +108,7 @@ class Run:
         """What the run ends with, for --json: where it is, the best step by eval.metric, and the last evaluation."""
         progress, resamples = self.progress, self.config.eval.bootstrap
         last: dict[str, Any] | None = None
-        if progress.evaluated >= 0:
+        if progress.evaluated >= 0 and self.accelerator.is_main_process:  # the other ranks have no file to wait for
             answers = evaluate.read_answers(answers_path(self.dir, progress.evaluated))
             last = evaluate.summarise(answers, resamples=resamples, seen_groups=self.train_set.groups)
         return {
@@ -116,7 +116,7 @@ class Run:
             "steps": progress.step,
             "best": {"step": progress.best_step, self.config.eval.metric: progress.best_value},
             "evaluated": progress.evaluated,
-            "evaluation": last,
+            "evaluation": distributed.broadcast(last, self.accelerator),
         }
 
 
