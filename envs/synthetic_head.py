@@ -124,9 +124,28 @@ def meta_lines(p: Pen, family: Family, date: str) -> tuple[list[str], list[str],
             before, between = [number], [p.row(f"PRINTED {date}", clock(rng))]
         case "head_label":
             before = [f"REGISTER {rng.randint(1, 9)} / {date} / {clock(rng)}"]
+        case "anywhere":
+            line = _dated_somehow(p, date)
+            lists = (before, before, before, between, foot)
+            rng.choice(lists).append(line)
+            before += maybe(rng, 0.7, number) + some
+            rng.shuffle(before)
         case "stamp":
             foot = [f"#{digits(rng, 6)} [{date}] {clock(rng)}"]
     return before, between, foot
+
+
+def _dated_somehow(p: Pen, date: str) -> str:
+    """A line with the date in it, in one of many forms."""
+    rng, label, time = p.rng, p.label("date"), clock(p.rng)
+    return pick(
+        rng,
+        f"{date}|{date} {time}|{time} {date}|{label} {date}|{label}  {date} {time}|TIME {time} {label} {date}|"
+        f"{p.row(date, time, word(rng))}|{p.row(digits(rng, 4), date, time)}|{word(rng)} {date}|ISSUED {date} {time}|"
+        f"TRANS DATE: {date} {time}|{p.row('OPEN', date, time)}|CHECKED OUT {date} {time}|"
+        f"{p.row(word(rng), digits(rng, 3), date)}|{date} - {time} - {digits(rng, 6)}|{time}, {date}|"
+        f"TILL {rng.randint(1, 9)}: {date}|{digits(rng, 3)}#{digits(rng, 5)} {date}",
+    )
 
 
 def _block(p: Pen, number: str, dated: str, timed: list[str], some: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How receipts print one item: nineteen styles, and the headings above their columns."""
+"""How receipts print their items: 21 styles, one that is drawn anew for each page, and the headings above the columns."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "pipes": ("| ITEM | QTY | UNIT | SUM |",),
     "equation": ("PRICE * QTY = SUM",),
     "amount_first": ("AMOUNT  ITEM",),
+    "drawn": ("DESCRIPTION  AMOUNT", "ITEM  QTY  PRICE  TOTAL", "ITEM", "DESC  U/P  AMT", "", ""),
 }
 
 
 def item_lines(p: Pen, bill: Bill, style: str) -> list[str]:
     """The printed lines of all items."""
+    if style == "drawn":
+        return _drawn(p, bill)
     return [row for i, line in enumerate(bill.lines) for row in _STYLES[style](p, line, i)]
 
 
@@ -164,7 +167,48 @@ def _equation(p: Pen, line: Line, i: int) -> list[str]:
     return [name, f"{u} * {q} = {a}"]
 
 
+def _dotted(p: Pen, line: Line, i: int) -> list[str]:
+    name, q, u, a = _cells(p, line)
+    return [f"{name} {'.' * p.rng.randint(3, 9)} {a}", *([] if _single(line) else [f"    {q} A {u}"])]
+
+
+def _listed(p: Pen, line: Line, i: int) -> list[str]:
+    name, q, _, a = _cells(p, line)
+    return [f"- {name} {q} PCS: {a}"]
+
+
+def _drawn(p: Pen, bill: Bill) -> list[str]:
+    """Rows of a grammar drawn for this page: which cells, in which order, on how many lines, set apart by what."""
+    rng = p.rng
+    coded, priced, times = rng.random() < 0.4, rng.random() < 0.7, pick(rng, " X | x |X| @ |  |   ")
+    counted = priced or any(not _single(line) for line in bill.lines) or rng.random() < 0.4
+    lead, numbered = pick(rng, "||||- |* |> "), rng.random() < 0.15
+    free_column, mark_first = priced and rng.random() < 0.12, rng.random() < 0.2
+    name_first, lines = rng.random() < 0.6, rng.choice([1, 1, 1, 2, 2, 3])
+    gap = pick(rng, f"{p.gap}|{p.gap}|{p.gap}|  | ") or " "
+    kind, below = pick(rng, "digits|code|code"), rng.random() < 0.25
+    rows: list[str] = []
+    for i, line in enumerate(bill.lines):
+        name, q, u, a = _cells(p, line)
+        number = (line.code or digits(rng, 5) if kind == "code" else digits(rng, 8)) if coded else ""
+        title = gap.join(cell for cell in (f"{i + 1}." if numbered else "", number, lead + name) if cell)
+        figures = (q + times + u if priced else q) if counted else ""
+        figures = gap.join([figures, "0.00"]) if free_column else figures
+        amount = (f"{line.mark} {a}" if mark_first else a + _tail(p, line)) if line.mark else a
+        if lines == 1:
+            cells = (title, figures) if name_first else (figures, title)
+            rows.append(gap.join([cell for cell in cells if cell] + [amount]))
+        elif lines == 2:
+            second = gap.join([cell for cell in (figures, amount) if cell])
+            rows += [second, title] if below else [title, second]
+        else:
+            rows += [title, figures, amount] if figures else [title, amount]
+    return rows
+
+
 _STYLES: dict[str, Callable[[Pen, Line, int], list[str]]] = {
+    "dotted": _dotted,
+    "listed": _listed,
     "name_amount": _name_amount,
     "name_then_quantity": _name_then_quantity,
     "code_name_quantity": _code_name_quantity,
