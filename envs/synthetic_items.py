@@ -1,4 +1,4 @@
-"""How receipts print their items: 21 styles, one that is drawn anew for each page, and the headings above the columns."""
+"""How receipts print their items: 21 styles, one that is drawn anew for each page, and the headings above them."""
 
 from __future__ import annotations
 

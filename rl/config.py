@@ -283,7 +283,7 @@ class EvaluateConfig(Strict):
 
 
 class PretrainConfig(Strict):
-    """How the starter policy is made: a tokenizer and a Qwen3 of random weights, trained on synthetic documents only."""
+    """How the starter policy is made: a tokenizer and a Qwen3 of random weights, trained on synthetic documents."""
 
     out: Text
     """Folder of the model: tokenizer, bf16 safetensors and its log."""
