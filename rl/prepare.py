@@ -61,10 +61,10 @@ class Prepared:
         return digest.hexdigest()[:16]
 
 
-def load_documents(docs: DocsConfig, task: Task, logs: Path) -> Split:
+def load_documents(docs: DocsConfig, task: Task, logs: Path | None) -> Split:
     """The training and the held-out documents of a config, groups apart and without near-duplicates across.
 
-    Bad lines, up to docs.max_bad a file, go to files in `logs`. Raises ConfigError and DataError.
+    Bad lines, up to docs.max_bad a file, go to files in `logs`, or nowhere. Raises ConfigError and DataError.
     """
     if isinstance(docs, SyntheticDocs):
         return _synthetic(docs, task)
@@ -113,18 +113,20 @@ def _join(parts: Split, extra: Sequence[Document]) -> Split:
     return Split((*parts.train, *kept), parts.test)
 
 
-def _file(docs: JsonlDocs, path: str, logs: Path) -> list[Document]:
-    return read_documents(path, max_bad=docs.max_bad, quarantine=logs / f"bad_{Path(path).name}", limit=docs.limit)
+def _file(docs: JsonlDocs, path: str, logs: Path | None) -> list[Document]:
+    return read_documents(
+        path, max_bad=docs.max_bad, quarantine=logs and logs / f"bad_{Path(path).name}", limit=docs.limit
+    )
 
 
-def _table(docs: HfDocs, name: str, logs: Path) -> list[Document]:
+def _table(docs: HfDocs, name: str, logs: Path | None) -> list[Document]:
     return from_datasets(
         docs.path,
         name=docs.name,
         split=name,
         columns=docs.columns.model_dump(),
         max_bad=docs.max_bad,
-        quarantine=logs / f"bad_{name}.jsonl",
+        quarantine=logs and logs / f"bad_{name}.jsonl",
         limit=docs.limit,
     )
 
