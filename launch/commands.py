@@ -181,7 +181,9 @@ def _objective(result: dict[str, Any], metric: str) -> float | None:
 def _lower(module: str, function: str) -> Callable[..., Any]:
     if importlib.util.find_spec(module) is None:
         raise InfraError(f"{module}: not part of this installation; install Offramp again with bash launch/setup.sh")
-    target: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    target: Callable[..., Any] | None = getattr(importlib.import_module(module), function, None)
+    if target is None:
+        raise InfraError(f"{module}.{function}: not part of this installation; install Offramp again")
     return target
 
 
