@@ -1,5 +1,5 @@
-"""Coverage: the share of the table's printed lines that the attempt explains. Without it, one row that carries the total
-passes every other check."""
+"""Coverage: the share of the table's printed lines that the attempt explains. Without it, one row that carries the
+total passes every other check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from decimal import Decimal
 
 from rewards.document import DocumentIndex
 from rewards.plan import RowPlan
-from rewards.rows import CENT, Match, known_zone, name_part
+from rewards.rows import CENT, Match
+from rewards.table import known_zone, name_part
 
 MAX_LETTERS = 5  # of words on a line that only details a row (BAG, LITRE)
 NAMED = 0.3  # a row whose name fits worse than this explains nothing
@@ -23,8 +24,8 @@ def covered(
 ) -> tuple[float | None, list[int]]:
     """(share of the table's amount lines that the attempt explains, the lines that it does not); None without a table.
 
-    A line is explained by a row's amount, by a scalar that is printed on it (`labelled`: their lines), as the sum of all
-    rows (`total`), or as the detail of a row beside it (unit price times quantity).
+    A line is explained by a row's amount, by a scalar that is printed on it (`labelled`: their lines), as the sum of
+    all rows (`total`), or as the detail of a row beside it (unit price times quantity).
     """
     area = known_zone(rows, index)
     owners = {match.number.line: match for match in matches if match is not None and match.name >= NAMED}

@@ -41,8 +41,8 @@ class Number(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line: its (start, end) in the text, its words (letters and digits, folded), and the same words between spaces,
-    so that a phrase is found with `in` at word boundaries."""
+    """One line: its (start, end) in the text, its words (letters and digits, folded), the same words between spaces, so
+    that a phrase is found at word boundaries, and its amounts."""
 
     start: int
     end: int
@@ -95,7 +95,7 @@ class DocumentIndex:
 _NUMBER = re.compile(r"(?<!\d)(?<!\d[.,])(?:[.,](?=\d\d(?!\d)))?\d(?:[\d.,']*\d)?")
 _DOTLESS = re.compile(r"(?<![A-Z])(?:RM|MYR|USD|EUR|GBP|SGD|AUD|INR)$", re.IGNORECASE)  # RM.50 is 0.50, RS.50 is 50
 _BEFORE = re.compile(
-    r"(?P<open>\(\s?)?(?P<sign>-\s?)?(?P<mark>(?<![A-Z])(?:" + normalize._MARKS + r")\.?\s?)?(?P<sign2>-\s?)?$",
+    r"(?P<open>\(\s?)?(?P<sign>-\s?)?(?P<mark>(?<![A-Z])(?:" + normalize.MARKS + r")\.?\s?)?(?P<sign2>-\s?)?$",
     re.IGNORECASE,
 )
 # A measure is no amount: 22.73 LITRE, 2.25L.

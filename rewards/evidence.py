@@ -9,12 +9,18 @@ from rewards import normalize
 from rewards.document import DocumentIndex, Number
 from rewards.grounding import evidence, ground
 from rewards.plan import FieldPlan, Plan, RowPlan
-from rewards.rows import Match, as_rows, known_zone, match_rows, places, zone
+from rewards.rows import Match, as_rows, match_rows
 from rewards.score import Finding
+from rewards.table import known_zone, places, zone
 
 
 class Grounded:
-    """Points of the scalars by path (None: left out), the lines of the well grounded amounts, the matches and points of the rows, and the findings."""
+    """What one attempt came to.
+
+    points: of the scalars by path (None: left out).  expected: fields and arrays that the document shows and the
+    attempt leaves out, and arrays that it shows.  lines: of the well grounded amounts.  rows, matches, row_points: by
+    array, in the attempt's order.
+    """
 
     __slots__ = ("expected", "findings", "lines", "matches", "points", "row_points", "rows")
 

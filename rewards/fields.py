@@ -18,7 +18,7 @@ HEADER = ("vendor", "date", "total")
 
 @dataclass(frozen=True, slots=True)
 class FieldCounts:
-    """tp: given and right. fp: given and wrong, or gold has none. fn: gold has one and the attempt's is wrong or missing.
+    """tp: given and right. fp: given and wrong, or gold has none. fn: gold has one, the attempt's is wrong or missing.
 
     exact: whether every value of this field in the document is right (null where gold is null is right).
     """

@@ -9,15 +9,19 @@ from functools import lru_cache
 
 # Marks that are printed next to an amount. Longer ones first, so that S$ is not read as $.
 CURRENCY = (
-    "MYR", "USD", "EUR", "GBP", "SGD", "AUD", "CAD", "CHF", "INR", "NZD", "ZAR", "SEK", "NOK", "DKK", "PLN", "JPY", "CNY",
+    "MYR", "USD", "EUR", "GBP", "SGD", "AUD", "CAD", "CHF", "INR", "NZD", "ZAR", "SEK", "NOK", "DKK", "PLN", "JPY",
+    "CNY",
     "S$", "A$", "C$", "US$", "NZ$", "R$", "HK$", "RM", "RS.", "RS", "RP.", "RP", "KR.", "KR", "ZŁ", "FR.", "TL",
     "$", "€", "£", "¥", "₹", "₩", "₫", "₱", "฿", "₺",
 )  # fmt: skip
-_MARKS = "|".join(re.escape(mark) for mark in sorted(CURRENCY, key=len, reverse=True))
+MARKS = "|".join(re.escape(mark) for mark in sorted(CURRENCY, key=len, reverse=True))
 # Hyphens, the minus sign and dashes that print a minus.
 MINUS = "-\u2010\u2011\u2012\u2013\u2212\uff0d"
 # Characters that change nothing on the page and everything in a comparison.
-_INVISIBLE = re.compile("[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb]")  # fmt: skip
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\ufe00-\ufe0f\ufeff\ufff9-\ufffb]"
+)
 # Cyrillic and Greek letters that look like Latin ones; NFKC leaves them alone.
 _CONFUSABLE = str.maketrans(
     "АВЕЅІЈКМНОРСТУХЬасеіјорѕухһԁԛԝӏΑΒΕΖΗΙΚΜΝΟΡΤΥΧονρυ",
@@ -74,8 +78,9 @@ _GROUPED = {
 _DIGITS = re.compile(r"[0-9]+")
 _BODY = re.compile(r"[0-9][0-9.,' ]*|[.,][0-9]+")
 _MONEY = re.compile(
-    rf"(?P<open>\()?\s*(?P<sign>[+-])?\s*(?:(?:{_MARKS})\s*)?(?P<sign2>[+-])?\s*(?P<body>[0-9.,' ]*[0-9])(?P<dash>[.,]-{{1,2}})?"
-    rf"\s*(?P<trail>-|cr)?\s*(?:(?:{_MARKS}))?\s*(?P<close>\))?",
+    rf"(?P<open>\()?\s*(?P<sign>[+-])?\s*(?:(?:{MARKS})\s*)?(?P<sign2>[+-])?\s*"
+    rf"(?P<body>[0-9.,' ]*[0-9])(?P<dash>[.,]-{{1,2}})?"
+    rf"\s*(?P<trail>-|cr)?\s*(?:(?:{MARKS}))?\s*(?P<close>\))?",
     re.IGNORECASE,
 )
 

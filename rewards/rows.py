@@ -1,45 +1,22 @@
-"""Rows of an array: where the table stands, which printed line each extracted row is, and what the table's lines say.
+"""Rows of an array: which printed line each extracted row is.
 
 A row is grounded when its amount is printed on a line of its own and its name is printed on that line or beside it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from rapidfuzz import fuzz
-
 from rewards import normalize
-from rewards.document import DocumentIndex, Line, Number
-from rewards.misread import long_words, respaced
-from rewards.plan import Plan, RowPlan
+from rewards.document import DocumentIndex, Number
+from rewards.plan import RowPlan
+from rewards.table import GOES_ON, Place, known_zone, name_part, places
 
 CENT = Decimal("0.01")  # quantity times unit price may be rounded
 CROSSED = 0.4  # of a name's points, where the lines of two rows cross
-GOES_ON = 0.7  # where the name seems to go on on the next line
 NEAR = 3  # lines between a row's name and its amount, at most
-
-
-class Zone(NamedTuple):
-    """The lines start <= i < end are the table; `open_` are those that can hold a row's amount; `summary` those of totals."""
-
-    start: int
-    end: int
-    open_: frozenset[int]
-    summary: frozenset[int]
-
-
-class Place(NamedTuple):
-    """Where a name is printed: its lines, how well (1 = exactly), and its span."""
-
-    first: int
-    last: int
-    likeness: float
-    span: tuple[int, int]
-    why: str
 
 
 class Match(NamedTuple):
@@ -50,217 +27,9 @@ class Match(NamedTuple):
     name: float
 
 
-def _is_summary(plan: RowPlan, line: Line) -> bool:
-    """Whether a line says nothing but summary words: "GST 6% 0.42" does, "GIFT CARD 0.42" does not."""
-    if not plan.summary.in_spaced(line.spaced):
-        return False
-    return all(word in plan.vocabulary for word in line.spaced.split() if word.isalpha() and len(word) > 1)
-
-
-def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
-    """Where the rows of this array are in the document; cached."""
-    found: Zone | None = index.cache.get(("zone", plan.array))
-    if found is not None:
-        return found
-    fixes = long_words(task, index)
-    lines = [line._replace(spaced=respaced(line.spaced, fixes)) for line in index.lines] if fixes else index.lines
-    first = index.money[0].line if index.money else len(lines)
-    start = 0
-    for i, line in enumerate(lines[: first + 1]):
-        if not line.money and len(plan.heading_words.intersection(line.words)) >= 2:
-            start = i + 1
-    summary = set()
-    end = len(lines)
-    for i in range(start, len(lines)):
-        line = lines[i]
-        if not line.words:
-            continue
-        if plan.end.in_spaced(line.spaced):
-            heading = len(plan.heading_words.intersection(line.words)) >= 2
-            below = i + 1 < len(lines) and any(n.money for n in lines[i + 1].money)
-            if line.money or (below and not heading):
-                # The label may stand alone, its amount below it.
-                if i >= first or line.money:
-                    end = i
-                    break
-        if line.money and _is_summary(plan, line):
-            summary.add(i)
-        elif not line.money and _is_summary(plan, line) and i + 1 < len(lines) and i >= first:
-            below_line = lines[i + 1]
-            if below_line.money and not any(
-                w.isalpha() and len(w) > 2 and w not in plan.vocabulary for w in below_line.words
-            ):
-                summary.add(i + 1)
-    open_ = frozenset(i for i in range(start, end) if lines[i].money and i not in summary)
-    if not open_ and end < len(lines):
-        # No table before the totals: any line that is no summary may hold a row.
-        open_ = frozenset(n.line for n in index.money if not _is_summary(plan, lines[n.line]))
-        open_ = frozenset(i for i in open_ if not plan.end.in_spaced(lines[i].spaced))
-    found = Zone(start, end, open_, frozenset(summary))
-    index.cache[("zone", plan.array)] = found
-    return found
-
-
-def known_zone(plan: RowPlan, index: DocumentIndex) -> Zone:
-    """The zone, already worked out for this index."""
-    found: Zone = index.cache[("zone", plan.array)]
-    return found
-
-
-# --- names ---------------------------------------------------------------------------------------------------------
-
-
-def _exact(spaced: str, index: DocumentIndex, i: int, end: int) -> tuple[int, int] | None:
-    """(first, last) line where the words stand in a row: on line i, or from there on over the next lines."""
-    lines = index.lines
-    if spaced in lines[i].spaced:
-        return i, i
-    words = spaced.split()
-    here = lines[i].spaced
-    # The beginning stands on this line (other columns may follow it), the rest begins the next line.
-    cut = len(words) - 1
-    while cut > 0:
-        if f" {' '.join(words[:cut])} " in here:
-            break
-        cut -= 1
-    if cut == 0:
-        return None
-    rest = f" {' '.join(words[cut:])} "
-    for j in range(i + 1, min(i + 3, end, len(lines))):
-        if lines[j].spaced.startswith(rest):
-            return i, j
-        if not rest.startswith(lines[j].spaced) or not lines[j].words:
-            return None
-        rest = " " + rest[len(lines[j].spaced) :]
-        if not rest.strip():
-            return i, j
-    return None
-
-
-def _cut_short(spaced: str, plan: RowPlan, index: DocumentIndex, i: int) -> bool:
-    """Whether the printed name goes on where the extracted one stops, or begins before it: words glued by one space."""
-    line = index.lines[i]
-    text = index.text[line.start : line.end].casefold()
-    found = re.search(r"[\W_]*".join(map(re.escape, spaced.split())), text)
-    if found is None:
-        return False
-    before, after = text[: found.start()], text[found.end() :]
-    left = normalize.words(before[:-1]) if before[-1:] in " -/.&'" and before[-2:-1].isalnum() else []
-    # Codes stand before a name more often than they belong to it; sizes (12MM) stand behind it as a part of it.
-    if left and left[-1].isalpha() and len(left[-1]) > 2 and left[-1] not in plan.glue:
-        return True
-    money = [number.start - line.start for number in line.money if number.start - line.start >= found.end()]
-    rest = _CELL.match(text, found.end(), money[0] if money else len(text))
-    assert rest is not None
-    piece = rest.group().rstrip()
-    if not piece.strip(" .,-") or piece[:2].isspace():
-        return False
-    word = piece.split()[0]
-    if word in "+&-":
-        return len(piece.split()) > 1
-    letters = "".join(c for c in word if c.isalpha())
-    if word.isalpha() or word[:-1].isalpha():
-        return len(letters) > 1 and letters not in plan.glue
-    # A number alone is the next column, a size or a bracket is not: 7", (S), 70%, 23/4, 12MM.
-    return not _COUNT.fullmatch(word)
-
-
-_CELL = re.compile(r"(?:(?!\s\s)[^|=*:@])*")  # up to the next column
-_COUNT = re.compile(r"[\d.,]+x?|\W+", re.IGNORECASE)
-
-
-def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
-    """Where a name is printed in the table, best first; likeness below 1 where it is printed differently. Cached."""
-    key = ("name", plan.array, name)
-    found: tuple[Place, ...] | None = index.cache.get(key)
-    if found is not None:
-        return found
-    area = known_zone(plan, index)
-    lines = index.lines
-    words = normalize.words(name)
-    spaced = f" {' '.join(words)} "
-    result: list[Place] = []
-    if words:
-        low, high = area.start, area.end
-        for i in range(low, high):
-            if words[0] not in lines[i].spaced or i in area.summary:
-                continue
-            exact = _exact(spaced, index, i, high)
-            if exact is None:
-                continue
-            first, last = exact
-            short = first == last and _cut_short(spaced, plan, index, first)
-            result.append(
-                Place(
-                    first,
-                    last,
-                    GOES_ON if short else 1.0,
-                    index.span_of(name, first, last),
-                    "the printed name goes on" if short else "printed",
-                )
-            )
-        if not any(p.likeness == 1.0 for p in result):
-            squeezed = "".join(words)
-            for i in range(low, high):
-                if i in area.summary or not lines[i].words:
-                    continue
-                likeness, last = _likeness(words, squeezed, plan, index, i, high)
-                if likeness > 0.3:
-                    result.append(
-                        Place(
-                            i,
-                            last,
-                            likeness,
-                            (lines[i].start, lines[last].end),
-                            "like the printed name, but not the same",
-                        )
-                    )
-            result.sort(key=lambda p: -p.likeness)
-            result = result[:6]
-    found = tuple(result)
-    index.cache[key] = found
-    return found
-
-
-def name_part(index: DocumentIndex, plan: RowPlan, i: int) -> str:
-    """The letters and digits of a line without its amounts and lone numbers."""
-    key = ("name part", plan.array, i)
-    found = index.cache.get(key)
-    if found is None:
-        line = index.lines[i]
-        text = index.text[line.start : line.end]
-        for number in reversed(line.money):
-            text = text[: number.start - line.start] + "  " + text[number.end - line.start :]
-        kept = [w for w in normalize.words(text) if any(c.isalpha() for c in w) and w not in plan.glue]
-        found = index.cache[key] = "".join(kept)
-    return str(found)
-
-
-def _likeness(
-    words: Sequence[str], squeezed: str, plan: RowPlan, index: DocumentIndex, i: int, end: int
-) -> tuple[float, int]:
-    """How like a name is to line i, or to lines i and i + 1 together; at most 0.7, and the last line it used."""
-    here = name_part(index, plan, i)
-    if not here:
-        return 0.0, i
-    best, last = fuzz.ratio(squeezed, here) / 100, i
-    if i + 1 < end:
-        following = name_part(index, plan, i + 1)
-        if following and (both := fuzz.ratio(squeezed, here + following) / 100) > best:
-            best, last = both, i + 1
-    found = sum(len(word) for word in words if f" {word} " in index.lines[i].spaced)
-    return max(0.7 * max(0.0, (best - 0.4) / 0.6), 0.6 * max(0.0, found / len(squeezed) - 0.4) / 0.6), last
-
-
-# --- matching ------------------------------------------------------------------------------------------------------
-
-
 def _breaks(plan: RowPlan, index: DocumentIndex, low: int, high: int) -> bool:
     """Whether a line strictly between two lines is a row of its own: words and an amount."""
-    for i in range(low + 1, high):
-        if index.lines[i].money and name_part(index, plan, i):
-            return True
-    return False
+    return any(index.lines[i].money and name_part(index, plan, i) for i in range(low + 1, high))
 
 
 def _priced(index: DocumentIndex, prices: Sequence[Number], line: int) -> bool:
@@ -405,7 +174,7 @@ def _in_order(matches: list[Match | None], plan: RowPlan, index: DocumentIndex) 
 
 
 def _words_only(plan: RowPlan, index: DocumentIndex, i: int) -> bool:
-    """Whether a line is the rest of a name: letters only, more than a mark, and begun like a name ('#TAKE AWAY#' is not)."""
+    """Whether a line is the rest of a name: letters only, more than a mark, begun like a name (#TAKE AWAY# is not)."""
     line = index.lines[i]
     text = index.text[line.start : line.end].strip()
     if line.money or not text[:1].isalpha() or text[-1:] in ":#*" or any(c.isdigit() for c in text):

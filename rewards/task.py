@@ -42,7 +42,7 @@ class FieldSpec(_Model):
     top: the value is expected within this many lines of the document's top.
     prefer: words of which the true value has one, where a line near the top has one (company forms).
     other: words that mark somebody else's name, on their own line and the next (bill to).
-    last: the value is the last one beside its cue before the first amount beside a word of `stop` (a total after rounding).
+    last: the value is the last one beside its cue before the first line with a word of `stop` (a total after rounding).
     adjusted_by: a field that is added to the labelled value to give the true one, where that is printed (rounding).
     day_first, month_first: printed words or currency marks that settle how 03/04/2018 is read; without them both ways.
     expected: when null is an abstention: "always", or "cued" = only where a cue line shows a value other than zero.
@@ -294,9 +294,15 @@ def _checked(file: TaskFile, where: str) -> Task:
             raise ConfigError(f"{where}: fields.{path}.formats: a date needs it and no other kind takes it")
         if spec.kind == "class" and not leaf.get("enum"):
             raise ConfigError(f"{where}: fields.{path}.kind: a class needs an enum in the schema")
-        if spec.adjusted_by is not None and spec.adjusted_by not in file.fields:
-            hint = nearest(spec.adjusted_by, list(file.fields))
-            raise ConfigError(f"{where}: fields.{path}.adjusted_by: no field {spec.adjusted_by!r}{hint}")
+        if spec.adjusted_by is not None:
+            step = file.fields.get(spec.adjusted_by)
+            if step is None:
+                hint = nearest(spec.adjusted_by, list(file.fields))
+                raise ConfigError(f"{where}: fields.{path}.adjusted_by: no field {spec.adjusted_by!r}{hint}")
+            if step.kind != "money" or step.adjusted_by is not None or "[]" in spec.adjusted_by:
+                raise ConfigError(
+                    f"{where}: fields.{path}.adjusted_by: must be a money field that is not adjusted itself"
+                )
         for word in spec.words or ():
             if word not in leaf.get("enum", ()):
                 raise ConfigError(f"{where}: fields.{path}.words.{word}: not in the schema's enum")

@@ -1,0 +1,183 @@
+"""Amounts outside tables: which printed number is the total, the tax, the rounding, by the words beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from rewards import normalize
+from rewards.document import DocumentIndex, Number
+from rewards.misread import long_words, respaced, short_words
+from rewards.plan import FieldPlan, Plan
+from rewards.support import ELSEWHERE, Evidence, Support, put
+from rewards.table import known_zone
+
+
+def _reread(plan: Plan, index: DocumentIndex) -> tuple[list[str], dict[str, str]]:
+    """Every line's folded words with misread label words put right, and the corrections; cached."""
+    found: tuple[list[str], dict[str, str]] | None = index.cache.get("reread")
+    if found is None:
+        rows = frozenset(i for row_plan in plan.rows.values() for i in known_zone(row_plan, index).open_)
+        long, short = long_words(plan, index), short_words(plan, index, rows)
+        both = {**short, **long}
+        lines = [respaced(line.spaced, long if i in rows else both) for i, line in enumerate(index.lines)]
+        found = index.cache["reread"] = lines, both
+    return found
+
+
+def _labelled(field: FieldPlan, plan: Plan, index: DocumentIndex) -> list[tuple[Number, bool]]:
+    """Amounts that stand behind, before or below a cue, in order of place; and whether the cue is on their own line."""
+    cue, avoid = field.cue, field.avoid
+    assert cue is not None
+    read, fixes = _reread(plan, index)
+    found: list[tuple[Number, bool]] = []
+    for i, line in enumerate(index.lines):
+        if not cue.in_spaced(read[i]):
+            continue
+        if line.money:
+            found += [(number, True) for number in _own_line(field, index, i, read[i], fixes)]
+            continue
+        if not plan.table_words.isdisjoint(line.words):
+            continue
+        column = _column(field, index.text[line.start : line.end])
+        if column is None and avoid is not None and avoid.in_spaced(read[i]):
+            continue
+        for j in range(i + 1, min(i + 6, len(index.lines))):
+            below = index.lines[j]
+            if not below.money:
+                if any(word.isalpha() and len(word) > 3 and word not in _MARK_WORDS for word in below.words):
+                    break
+                continue
+            labels = [w for w in below.words if w.isalpha() and w not in _MARK_WORDS]
+            if column is not None and len(below.money) > max(column, 1):
+                found.append((below.money[-1 - column], False))
+            elif not labels and (column is None or not _COLUMNS.search(index.text[line.start : line.end].strip())):
+                found.append((below.money[-1], False))
+                break
+            else:
+                break
+    return found
+
+
+_COLUMNS = re.compile(r"\s{2,}|\s*[|\t]\s*")
+
+
+def _column(field: FieldPlan, row: str) -> int | None:
+    """In a heading without amounts: how many columns stand to the right of the one that names the field."""
+    columns = [f" {' '.join(normalize.words(part))} " for part in _COLUMNS.split(row.strip()) if part]
+    if len(columns) < 2:
+        # One space between the columns: only a cue in the last one can be told.
+        cue = field.cue.last(columns[0]) if columns and field.cue is not None else None
+        return 0 if cue is not None and all(w in _MARK_WORDS | {"amount", "amt"} for w in cue.split()) else None
+    for right, column in enumerate(reversed(columns)):
+        if (
+            field.cue is not None
+            and field.cue.in_spaced(column)
+            and not (field.avoid and field.avoid.in_spaced(column))
+        ):
+            return right
+    return None
+
+
+_MARK_WORDS = frozenset(mark.strip(".$").lower() for mark in normalize.CURRENCY if mark.strip(".$").isalpha())
+
+
+def _own_line(field: FieldPlan, index: DocumentIndex, i: int, read: str, fixes: dict[str, str]) -> list[Number]:
+    """The amounts of line i that its cue speaks for: each amount belongs to the words since the amount before it."""
+    line = index.lines[i]
+    cue, avoid = field.cue, field.avoid
+    assert cue is not None
+    if len(line.money) == 1:
+        if avoid is None or not avoid.in_spaced(read):
+            return list(line.money)
+        # Of several columns the last one with words counts: QTY: 1  TOTAL: 11.60.
+        columns = [part for part in _COLUMNS.split(index.text[line.start : line.money[0].start]) if part]
+        labels = [respaced(f" {' '.join(normalize.words(part))} ", fixes) for part in columns]
+        last = next((part for part in reversed(labels) if any(c.isalpha() for c in part)), "")
+        return list(line.money) if cue.in_spaced(last) and not avoid.in_spaced(last) and len(labels) > 1 else []
+    chosen: list[Number] = []
+    at, label_is_ours, said = line.start, False, False
+    for number in line.money:
+        spaced = respaced(f" {' '.join(normalize.words(index.text[at : number.start]))} ", fixes)
+        if any(c.isalpha() for c in spaced) and not set(spaced.split()) <= _MARK_WORDS:
+            label_is_ours = cue.in_spaced(spaced) and not (avoid is not None and avoid.in_spaced(spaced))
+            said = said or cue.in_spaced(spaced)
+        if label_is_ours:
+            # Of several amounts behind one label the last one counts (base, then tax).
+            if chosen and chosen[-1].end >= at - 1 and not any(c.isalpha() for c in spaced):
+                chosen.pop()
+            chosen.append(number)
+        at = number.end
+    if not said and not (avoid is not None and avoid.in_spaced(read)):
+        chosen.append(line.money[-1])  # the cue stands behind the amounts
+    return chosen
+
+
+def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
+    values: dict[Any, Support] = {}
+    fold: Callable[[Decimal], Decimal] = abs if field.unsigned else lambda value: value
+    labelled = _labelled(field, plan, index) if field.cue is not None else []
+    # A number below its label is weaker evidence than one beside it.
+    beside = [number for number, own in labelled if own]
+    chosen = beside if beside and field.spec.last else [number for number, _ in labelled]
+    last: Decimal | None = None
+    if field.spec.last and chosen:
+        first = chosen[0].line
+        stops = (
+            i for i, row in enumerate(index.lines) if i > first and field.stop and field.stop.in_spaced(row.spaced)
+        )
+        stop = next(stops, len(index.lines))
+        last = [n for n in chosen if n.line < stop or n.line == first][-1].value
+        adjusted = _adjusted(field, plan, index, chosen)
+        if adjusted is not None:
+            chosen = [*chosen, adjusted]
+            last = adjusted.value
+    for number in chosen:
+        span = (number.start, number.end)
+        if last is not None and number.value != last:
+            put(values, fold(number.value), Support(0.5, span, "beside its label, but a later line corrects it"))
+        else:
+            put(values, fold(number.value), Support(1.0, span, "printed beside its label"))
+    if not chosen and field.spec.expected == "always":
+        lines = [row.spaced for row in index.lines]
+        halted = [field.stop is not None and field.stop.in_spaced(row) for row in lines]
+        cued = [
+            field.cue is not None and field.cue.in_spaced(row) and not halt
+            for row, halt in zip(lines, halted, strict=True)
+        ]
+        rest = [n for n in index.money if cued[n.line]] or [n for n in index.money if not halted[n.line]]
+        for number in rest or index.money:
+            put(
+                values,
+                fold(number.value),
+                Support(1.0, (number.start, number.end), "printed, and no amount is labelled so"),
+            )
+    for number in index.money:
+        put(values, fold(number.value), Support(ELSEWHERE, (number.start, number.end), "printed, but not as this"))
+    rows = frozenset(i for row_plan in plan.rows.values() for i in known_zone(row_plan, index).open_)
+    # A word of an item's name (SERVICE 70%) is no sign of a service charge.
+    expected = (
+        bool(index.money) if field.spec.expected == "always" else any(n.value and n.line not in rows for n in chosen)
+    )
+    return Evidence(values, expected)
+
+
+def _adjusted(field: FieldPlan, plan: Plan, index: DocumentIndex, chosen: list[Number]) -> Number | None:
+    """The amount that a printed adjustment (rounding) makes of a labelled one, where it is printed too."""
+    if field.spec.adjusted_by is None:
+        return None
+    path = field.spec.adjusted_by
+    proof: Evidence | None = index.cache.get(path)
+    if proof is None:
+        proof = index.cache[path] = amounts(plan.scalars[path], plan, index)
+    steps = [value for value, support in proof.values.items() if support.points == 1.0]
+    labelled = {number.value for number in chosen}
+    for step in steps:
+        before = next((value for value in labelled if abs(value) > abs(step) and value + step not in labelled), None)
+        if step and before is not None and not any(value - step in labelled for value in labelled if value != step):
+            for number in index.money:
+                if number.value == before + step:
+                    return number
+    return None

@@ -1,0 +1,150 @@
+"""Names near the top of a document (a vendor): which lines can be one, and how like a given name is to them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from rapidfuzz import fuzz, process
+
+from rewards import normalize
+from rewards.document import DocumentIndex
+from rewards.plan import FieldPlan
+from rewards.support import ELSEWHERE, NOT_PRINTED, Evidence, Support, put
+
+TOP = 2  # lines that may be a name, from the top, that are believed
+
+_SEGMENTS = re.compile(r"\s{2,}|\s*[|\t]\s*")
+# What may follow a name on its line: a registration number, with or without its label and brackets.
+_REGISTRATION = re.compile(
+    r"\s*(?:\(\s*)?(?:\b(?:co|company|reg|registration|roc|brn|ssm|gst|id|no|nr|uen|abn|fka)\b[\s.:/(]*){0,6}[A-Z]{0,3}\d{4,}.*",
+    re.IGNORECASE,
+)
+_DIGIT = re.compile(r"\d")
+_POSTCODE = re.compile(r"\b\d{5,6}\b")
+_DIGITS = re.compile(r"\d\D?\d\D?\d")
+_LABEL = re.compile(r"^(?:[^:]{2,20}:\s*|#?\d{4,}\s+)")
+
+
+class _Name(NamedTuple):
+    """One reading of a line as a name: its letters and digits, whether it has a company form, whether it may be one."""
+
+    key: str
+    formed: bool
+    soft: bool
+
+
+def _variants(row: str) -> list[tuple[str, bool]]:
+    """The row as a name, and whether a label was cut off: whole, in its columns, without a label or a code before it or
+    a registration number behind it."""
+    found = [(row, False)]
+    columns = [part for part in _SEGMENTS.split(row) if part]
+    found += [(part, False) for part in columns] if len(columns) > 1 else []
+    found += [(stripped, True) for part, _ in list(found) if (stripped := _LABEL.sub("", part)) != part]
+    for part, labelled in list(found):
+        if _DIGITS.search(part) is None:
+            continue
+        at = part.find("(")
+        while at > 0:  # "(M)" is part of a name, "(139386 X)" is not
+            if len(_DIGIT.findall(part[at:].partition(")")[0])) >= 3:
+                found.append((part[:at], labelled))
+                break
+            at = part.find("(", at + 1)
+        for match in re.finditer(r"\s", part):
+            if _REGISTRATION.fullmatch(part, match.start()):
+                found.append((part[: match.start()], labelled))
+                break
+    return found
+
+
+def _readings(field: FieldPlan, row: str, spaced_row: str) -> list[_Name]:
+    found = []
+    soft_row = field.avoid is not None and field.avoid.in_spaced(spaced_row)
+    for text, labelled in _variants(row):
+        spaced = f" {' '.join(normalize.words(text))} "
+        formed = field.prefer is not None and field.prefer.in_spaced(spaced)
+        soft = soft_row if labelled else field.avoid is not None and field.avoid.in_spaced(spaced)
+        soft |= text.rstrip()[-1:] == "," or _POSTCODE.search(text) is not None
+        found.append(_Name(spaced.replace(" ", ""), formed, soft))
+    return found
+
+
+def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
+    spec = field.spec
+    rows = index.lines[: spec.top]
+    names = [_readings(field, index.text[line.start : line.end].strip(), line.spaced) for line in rows]
+    blocked = [False] * len(rows)
+    for i, line in enumerate(rows):
+        if field.other is not None and field.other.in_spaced(line.spaced):
+            blocked[i] = True
+            # A label of its own (BILL TO:) speaks for the next line; CUSTOMER COPY does not.
+            if field.other.fills(line.spaced) and i + 1 < len(rows):
+                blocked[i + 1] = True
+    # FROM: on the line before.
+    cued = [i > 0 and field.cue is not None and field.cue.fills(rows[i - 1].spaced) for i in range(len(rows))]
+    formed = [any(n.formed for n in row) and not block for row, block in zip(names, blocked, strict=True)]
+    good = [any(_wordy(n.key) and not n.soft for n in row) and not b for row, b in zip(names, blocked, strict=True)]
+    # A company form on a line without "owned by" and the like settles where the name is.
+    settled = any(any(n.formed and not n.soft for n in names[i]) and not blocked[i] for i in range(len(rows)))
+    rank = 0
+    values: dict[Any, Support] = {}
+    for i, line in enumerate(rows):
+        if blocked[i] or not line.words:
+            continue
+        fragment = line.words[0] == "co" or (field.prefer is not None and field.prefer.starts(line.spaced))
+        span = (line.start, line.end)
+        for name in names[i]:
+            if fragment and formed[i]:
+                support = Support(0.3, span, "the end of a name that starts on the line before")
+            elif name.formed:
+                support = Support(1.0, span, "the company's name near the top")
+            elif cued[i] and not name.soft:
+                support = Support(1.0, span, "the name behind its label")
+            elif formed[i]:
+                support = Support(0.3, span, "a part of the name")
+            elif name.soft or not _wordy(name.key):
+                support = Support(ELSEWHERE, span, "printed, but in an address, a label or a number")
+            elif settled:
+                support = Support(0.3, span, "printed near the top, but another line names the company")
+            elif rank < TOP:
+                support = Support(1.0, span, "a name near the top")
+            else:
+                support = Support(0.3, span, "printed, but not near the top")
+            put(values, name.key, support)
+        rank += good[i]
+        # A name over two to four lines.
+        joined = names[i][0].key
+        for j in range(i + 1, min(i + 4, len(rows))):
+            if blocked[j] or not rows[j].words:
+                break
+            early = any(formed[i:j])
+            number = len(names[i][0].key) <= 3 and names[i][0].key.isdigit()  # 101 / EM STATION
+            for name in names[j]:
+                whole = name.formed or early if settled else rank <= TOP and all(good[i + number : j + 1])
+                whole |= cued[i] and all(good[i + number : j + 1])
+                fit = 1.0 if whole else ELSEWHERE
+                if early and not name.formed:
+                    fit = min(fit, 0.3)
+                put(values, joined + name.key, Support(fit, (line.start, rows[j].end), "a name over lines"))
+            joined += names[j][0].key
+    values.pop("", None)
+    return Evidence(values, True)
+
+
+def _wordy(key: str) -> bool:
+    digits = len(_DIGIT.findall(key))
+    letters = len(key) - digits
+    return letters >= 2 and letters * 2 > digits
+
+
+def near(key: str, evidence: Evidence, whole: str) -> Support:
+    """A text that is not printed as such: partial points for likeness to the best supported values."""
+    best = [k for k, support in evidence.values.items() if support.points >= 0.9]
+    found = process.extractOne(key, best, scorer=fuzz.ratio) if best else None
+    likeness = found[1] / 100 if found else 0.0
+    points = 0.6 * max(0.0, (likeness - 0.5) / 0.5)
+    if found and points > ELSEWHERE:
+        return Support(points, evidence.values[found[0]].span, "like the printed name, but not the same")
+    if len(key) > 2 and key in whole:
+        return Support(ELSEWHERE, None, "printed, but not where a name stands")
+    return Support(points, None, NOT_PRINTED.why)
