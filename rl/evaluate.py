@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,11 +61,8 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     task = load_task(config.task)
     with RewardPool(task, config.rewards.workers, config.rewards.deadline_s) as pool:
         run_dir, model_path = find_model(config.model.path)
-        with (
-            TemporaryDirectory() as logs
-        ):  # an evaluation has no folder for bad lines; their number and reason are shown
-            parts = load_documents(config.docs, task, Path(logs))
-            seen_groups = groups_seen(config.seen, run_dir, Path(logs))
+        parts = load_documents(config.docs, task, None)
+        seen_groups = groups_seen(config.seen, run_dir)
         documents = {"all": (*parts.train, *parts.test), "train": parts.train, "test": parts.test}[config.part]
         prepared = prepare(
             documents[: config.documents],
@@ -106,7 +102,7 @@ def find_model(path: str) -> tuple[Path | None, str]:
     return (folder.parent if (folder.parent / "metrics.jsonl").is_file() else None), path
 
 
-def groups_seen(seen: str | None, run_dir: Path | None, logs: Path) -> frozenset[str] | None:
+def groups_seen(seen: str | None, run_dir: Path | None) -> frozenset[str] | None:
     """Groups of the training documents: of a JSONL file, of a run, or None where neither is known."""
     if seen is not None and Path(seen).is_file():
         return frozenset(d.group for d in read_documents(seen, max_bad=0, quarantine=None))
@@ -116,7 +112,7 @@ def groups_seen(seen: str | None, run_dir: Path | None, logs: Path) -> frozenset
     if not (folder / "config.json").is_file():
         raise ConfigError(f"seen: {folder} is neither a JSONL file nor a run's folder")
     config = RunConfig.model_validate_json((folder / "config.json").read_text(encoding="utf-8"))
-    return frozenset(d.group for d in load_documents(config.docs, load_task(config.task), logs).train)
+    return frozenset(d.group for d in load_documents(config.docs, load_task(config.task), None).train)
 
 
 def answer(

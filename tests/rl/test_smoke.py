@@ -1,4 +1,4 @@
-"""The whole loop as a user starts it: command line, starter policy, synthetic receipts, rubric, vLLM, record, evaluation."""
+"""The whole loop as a user starts it: command line, starter policy, synthetic receipts, rubric, vLLM, record."""
 
 import json
 import os
