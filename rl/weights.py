@@ -50,6 +50,6 @@ def load_weights(llm: Any, named_tensors: Iterable[tuple[str, Tensor]], expected
 def _repack_tied_head(worker: Any) -> None:
     """Pack the output head anew. A head that is tied to the embeddings gets no weights of its own in a reload, so vLLM
     leaves the packed copy that its CPU kernels read as it was: the sampler would go on with the first policy's head."""
-    head = getattr(worker.model_runner.get_model(), "lm_head", None)
+    head: Any = getattr(worker.model_runner.get_model(), "lm_head", None)
     if head is not None and hasattr(head, "quant_method"):
         head.quant_method.process_weights_after_loading(head)
