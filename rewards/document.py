@@ -95,7 +95,9 @@ class DocumentIndex:
 _NUMBER = re.compile(r"(?<!\d)(?<!\d[.,])(?:[.,](?=\d\d(?!\d)))?\d(?:[\d.,']*\d)?")
 _DOTLESS = re.compile(r"(?<![A-Z])(?:RM|MYR|USD|EUR|GBP|SGD|AUD|INR)$", re.IGNORECASE)  # RM.50 is 0.50, RS.50 is 50
 _BEFORE = re.compile(
-    r"(?P<open>\(\s?)?(?P<sign>-\s?)?(?P<mark>(?<![A-Z])(?:" + normalize.MARKS + r")\.?\s?)?(?P<sign2>-\s?)?$",
+    r"(?P<open>\(\s?)?(?P<sign>-\s?)?(?P<mark>(?:(?<![A-Z])|(?<=\dX))(?:"
+    + normalize.MARKS
+    + r")\.?\s?)?(?P<sign2>-\s?)?$",
     re.IGNORECASE,
 )
 # A measure is no amount: 22.73 LITRE, 2.25L.

@@ -17,7 +17,7 @@ TOP = 2  # lines that may be a name, from the top, that are believed
 _SEGMENTS = re.compile(r"\s{2,}|\s*[|\t]\s*")
 # What may follow a name on its line: a registration number, with or without its label and brackets.
 _REGISTRATION = re.compile(
-    r"\s*(?:\(\s*)?(?:\b(?:co|company|reg|registration|roc|brn|ssm|gst|id|no|nr|uen|abn|fka)\b[\s.:/(]*){0,6}[A-Z]{0,3}\d{4,}.*",
+    r"\s*(?:\(\s*)?(?:\b(?:co|c0|company|r+e+g+|re|rg|registration|roc|r0c|rc|brn|ssm|gst|id|n+[o0]|m[o0]|nr|uen|abn|fka)\b[\s.:/(]*){0,6}[A-Z]{0,3}\d{4,}.*",
     re.IGNORECASE,
 )
 _DIGIT = re.compile(r"\d")
@@ -64,7 +64,8 @@ def _readings(field: FieldPlan, row: str, spaced_row: str) -> list[_Name]:
         spaced = f" {' '.join(normalize.words(text))} "
         formed = field.prefer is not None and field.prefer.in_spaced(spaced)
         soft = soft_row if labelled else field.avoid is not None and field.avoid.in_spaced(spaced)
-        soft |= text.rstrip()[-1:] == "," or _POSTCODE.search(text) is not None
+        comma = "," in text and _DIGIT.search(text) is not None
+        soft |= comma or text.rstrip()[-1:] == "," or _POSTCODE.search(text) is not None
         found.append(_Name(spaced.replace(" ", ""), formed, soft))
     return found
 

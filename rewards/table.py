@@ -35,9 +35,12 @@ class Place(NamedTuple):
     why: str
 
 
-def _is_summary(plan: RowPlan, line: Line) -> bool:
+def _is_summary(plan: RowPlan, line: Line, index: DocumentIndex) -> bool:
     """Whether a line says nothing but summary words: "GST 6% 0.42" does, "GIFT CARD 0.42" does not."""
     if not plan.summary.in_spaced(line.spaced):
+        return False
+    # "2 TAX 25.04" is a row of a page where things have such names; "6% GST" and "8 SUBTOTAL" are not.
+    if line.words[0].isdigit() and not plan.end.in_spaced(line.spaced) and "%" not in index.text[line.start : line.end]:
         return False
     return all(word in plan.vocabulary for word in line.spaced.split() if word.isalpha() and len(word) > 1)
 
@@ -67,18 +70,16 @@ def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
             if line.money or (below and not heading and i >= first):
                 end = i
                 break
-        if line.money and _is_summary(plan, line):
+        if line.money and _is_summary(plan, line, index):
             summary.add(i)
-        elif not line.money and _is_summary(plan, line) and i + 1 < len(lines) and i >= first:
-            below_line = lines[i + 1]
-            if below_line.money and not any(
-                w.isalpha() and len(w) > 2 and w not in plan.vocabulary for w in below_line.words
-            ):
+        elif not line.money and _is_summary(plan, line, index) and i + 1 < len(lines) and i >= first:
+            # A label, its amount alone on the next line; a price and a quantity there are a row called CARD.
+            if lines[i + 1].money and len(index.by_line()[i + 1]) == 1:
                 summary.add(i + 1)
     open_ = frozenset(i for i in range(start, end) if lines[i].money and i not in summary)
     if not open_ and end < len(lines):
         # No table before the totals: any line that is no summary may hold a row.
-        open_ = frozenset(n.line for n in index.money if not _is_summary(plan, lines[n.line]))
+        open_ = frozenset(n.line for n in index.money if not _is_summary(plan, lines[n.line], index))
         open_ = frozenset(i for i in open_ if not plan.end.in_spaced(lines[i].spaced))
     found = Zone(start, end, open_, frozenset(summary))
     index.cache[("zone", plan.array)] = found
@@ -212,7 +213,7 @@ def name_part(index: DocumentIndex, plan: RowPlan, i: int) -> str:
         text = index.text[line.start : line.end]
         for number in reversed(line.money):
             text = text[: number.start - line.start] + "  " + text[number.end - line.start :]
-        kept = [w for w in normalize.words(text) if any(c.isalpha() for c in w) and w not in plan.glue]
+        kept = [w for w in normalize.words(text) if len(w) > 1 and w not in plan.glue and any(c.isalpha() for c in w)]
         found = index.cache[key] = "".join(kept)
     return str(found)
 
