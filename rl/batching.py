@@ -20,15 +20,15 @@ Truncated = Literal["mask", "score"]
 class Batch:
     """One micro-batch: several groups packed into one sequence of S tokens, with T completion tokens to score.
 
-    A completion that a group holds twice is packed once and scored for both. The last token of a completion predicts
-    nothing, so it is a target and not an input.
+    Completions of a group that begin alike share the tokens up to where they part. The last token of a completion
+    predicts nothing, so it is a target and not an input.
 
-    Example (one group, prompt (5, 6), completions (7, 8, 2) and (9, 2)):
-        input_ids_S    = [5, 6, 7, 8, 9]
-        position_ids_S = [0, 1, 2, 3, 2]
-        predictor_T    = [1, 2, 3, 1, 4]
-        target_T       = [7, 8, 2, 9, 2]
-        sequence_T     = [0, 0, 0, 1, 1]
+    Example (one group, prompt (5, 6), completions (7, 8, 2), (7, 9, 2) and (9, 2)):
+        input_ids_S    = [5, 6, 7, 8, 9, 9]
+        position_ids_S = [0, 1, 2, 3, 3, 2]
+        predictor_T    = [1, 2, 3, 1, 2, 4, 1, 5]
+        target_T       = [7, 8, 2, 7, 9, 2, 9, 2]
+        sequence_T     = [0, 0, 0, 1, 1, 1, 2, 2]
     """
 
     groups: tuple[Group, ...]
@@ -113,23 +113,20 @@ def make_batch(groups: Sequence[Group], advantages_PG: Tensor, truncated: Trunca
     sampler_logprobs: list[float] = []
     advantages: list[Tensor] = []
     spans: list[GroupSpan] = []
+    rows: list[list[int]] = []
     num_sequences = 0
     for group, advantages_G in zip(groups, advantages_PG, strict=True):
         start, prompt_length = len(input_ids), len(group.prompt_ids)
-        input_ids.extend(group.prompt_ids)
-        positions.extend(range(prompt_length))
-        starts: dict[tuple[int, ...], int] = {}
-        for ids in _distinct(group):
-            starts[ids] = len(input_ids)
-            input_ids.extend(ids[:-1])
-            positions.extend(range(prompt_length, prompt_length + len(ids) - 1))
-        spans.append(GroupSpan(start, prompt_length, tuple(len(ids) - 1 for ids in starts)))
-        for rollout in group.rollouts:
+        tree = completion_tree(group)
+        input_ids.extend((*group.prompt_ids, *tree.tokens))
+        positions.extend((*range(prompt_length), *(prompt_length + depth for depth in tree.depths)))
+        split = start + prompt_length
+        branches = _branches(tree)
+        spans.append(GroupSpan(start, prompt_length, len(tree.tokens), len(branches)))
+        rows.extend([split + node for node in path] for path in branches)
+        for rollout, path in zip(group.rollouts, tree.paths, strict=True):
             length = len(rollout.completion_ids)
-            if length:
-                own = starts[rollout.completion_ids]
-                predictors.append(start + prompt_length - 1)
-                predictors.extend(range(own, own + length - 1))
+            predictors.extend([split - 1, *(split + node for node in path)][:length])
             targets.extend(rollout.completion_ids)
             sequences.extend([num_sequences] * length)
             mask.extend([0.0 if truncated == "mask" and rollout.truncated else 1.0] * length)
@@ -138,7 +135,7 @@ def make_batch(groups: Sequence[Group], advantages_PG: Tensor, truncated: Trunca
         advantages.append(advantages_G[: len(group.rollouts)])
     return Batch(
         groups=tuple(groups),
-        layout=make_layout(spans),
+        layout=make_layout(spans, rows),
         input_ids_S=torch.tensor(input_ids, dtype=torch.long),
         position_ids_S=torch.tensor(positions, dtype=torch.long),
         predictor_T=torch.tensor(predictors, dtype=torch.long),
@@ -172,7 +169,7 @@ def drop_without_spread(
 
 def packed_tokens(group: Group) -> int:
     """Tokens that the shared-prefix forward computes for a group."""
-    return len(group.prompt_ids) + sum(len(ids) - 1 for ids in _distinct(group))
+    return len(group.prompt_ids) + len(completion_tree(group).tokens)
 
 
 def plain_tokens(group: Group) -> int:
@@ -180,5 +177,44 @@ def plain_tokens(group: Group) -> int:
     return sum(len(group.prompt_ids) + max(len(rollout.completion_ids) - 1, 0) for rollout in group.rollouts)
 
 
-def _distinct(group: Group) -> dict[tuple[int, ...], None]:
-    return dict.fromkeys(rollout.completion_ids for rollout in group.rollouts if rollout.completion_ids)
+@dataclass(frozen=True, slots=True)
+class CompletionTree:
+    """The distinct input tokens of a group's completions.
+
+    Example (completions (7, 8, 2), (7, 9, 2), (9, 2)):
+        CompletionTree(tokens=(7, 8, 9, 9), depths=(0, 1, 1, 0), paths=((0, 1), (0, 2), (3,)))
+    """
+
+    tokens: tuple[int, ...]
+    depths: tuple[int, ...]
+    paths: tuple[tuple[int, ...], ...]
+    """For each rollout, its input tokens (all but the last) as places in `tokens`."""
+
+
+def completion_tree(group: Group) -> CompletionTree:
+    """Merge what the group's completions have in common at their beginnings."""
+    children: dict[tuple[int, int], int] = {}
+    tokens: list[int] = []
+    depths: list[int] = []
+    paths: list[tuple[int, ...]] = []
+    for rollout in group.rollouts:
+        node, path = -1, []
+        for depth, token in enumerate(rollout.completion_ids[:-1]):
+            node = children.setdefault((node, token), len(tokens))
+            if node == len(tokens):
+                tokens.append(token)
+                depths.append(depth)
+            path.append(node)
+        paths.append(tuple(path))
+    return CompletionTree(tuple(tokens), tuple(depths), tuple(paths))
+
+
+def _branches(tree: CompletionTree) -> list[tuple[int, ...]]:
+    """The paths that reach a token first: together they hold every token; a completion that adds none is left out."""
+    seen = 0
+    branches: list[tuple[int, ...]] = []
+    for path in tree.paths:
+        if path and path[-1] >= seen:
+            branches.append(path)
+            seen = path[-1] + 1
+    return branches

@@ -1,11 +1,14 @@
 """Attention for packed groups: the prompt once, then its completions, each of which sees the prompt and its own past.
 
+The completions of a group form a tree: where several begin alike, the common tokens are computed once too. A token sees
+the prompt and the tokens on its way from the root, which is what it would see in a sequence of its own.
+
 Registered with transformers as an attention function, so that it serves any decoder: the model gets the packed
 sequence, explicit position ids and `prefix_layout=...`, which it hands down to every attention layer. Without a layout
 it is plain SDPA.
 
-Shapes: S packed tokens, H query heads, K key heads (H = K x repeats), D head dimension, P prompt tokens, C input tokens
-of all completions of a group, N completions, R the longest of them.
+Shapes: S packed tokens, H query heads, K key heads (H = K x repeats), D head dimension, P prompt tokens, C tokens of
+the trees, N completions, R input tokens of the longest.
 """
 
 import math
@@ -35,15 +38,17 @@ class UnsupportedAttention(NotImplementedError):
 
 @dataclass(frozen=True, slots=True)
 class GroupSpan:
-    """Where a group lies in the packed sequence.
+    """Where a group lies in the packed sequence: its prompt, then the tree of its completions.
 
-    Example (10 prompt tokens from place 40 on, then completions of 3 and 5 input tokens):
-        GroupSpan(start=40, prompt=10, completions=(3, 5))
+    Example (10 prompt tokens from place 40 on, then 3 completions with 25 distinct input tokens):
+        GroupSpan(start=40, prompt=10, tree=25, rows=3)
     """
 
     start: int
     prompt: int
-    completions: tuple[int, ...]
+    tree: int
+    rows: int
+    """Rows of the group in the table of paths."""
 
     @property
     def split(self) -> int:
@@ -52,51 +57,46 @@ class GroupSpan:
 
     @property
     def stop(self) -> int:
-        return self.split + sum(self.completions)
+        return self.split + self.tree
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixLayout:
-    """The groups of a packed sequence, and how its completions lie in a padded [N, R] table.
+    """The groups of a packed sequence, and the path of each completion through it.
 
-    Example (one group, prompt of 2, completions of 2 and 1):
+    Example (one group, prompt of 2 tokens; completions of 3 and 2 input tokens that begin with the same one):
         PrefixLayout(
-            spans=(GroupSpan(0, 2, (2, 1)),),
-            pad_NR=tensor([[2, 3], [4, 4]]),    # place in S; the tail repeats a place that no one looks at
-            unpad_C=tensor([0, 1, 2]),          # place in the flattened table
-            completion_S=tensor([2, 3, 4]),
+            spans=(GroupSpan(start=0, prompt=2, tree=4, rows=2),),
+            path_NR=tensor([[2, 3, 4], [2, 5, 5]]),     # places in S; the tail repeats one that no one looks at
+            choice_C=tensor([0, 1, 2, 4]),              # of the flattened table: one entry for each place
+            place_C=tensor([2, 3, 4, 5]),               # and that place
         )
     """
 
     spans: tuple[GroupSpan, ...]
-    pad_NR: Tensor
-    unpad_C: Tensor
-    completion_S: Tensor
+    path_NR: Tensor
+    choice_C: Tensor
+    place_C: Tensor
 
     def to(self, device: torch.device | str) -> "PrefixLayout":
-        return PrefixLayout(self.spans, self.pad_NR.to(device), self.unpad_C.to(device), self.completion_S.to(device))
+        return PrefixLayout(self.spans, self.path_NR.to(device), self.choice_C.to(device), self.place_C.to(device))
 
 
-def make_layout(spans: Sequence[GroupSpan]) -> PrefixLayout:
-    """Index tensors for `spans`; completions without input tokens have no row in the table."""
-    rows: list[tuple[int, int]] = []
-    for span in spans:
-        place = span.split
-        for length in span.completions:
-            if length:
-                rows.append((place, length))
-            place += length
-    longest = max((length for _, length in rows), default=0)
-    pad_NR = torch.tensor(
-        [[place + min(offset, length - 1) for offset in range(longest)] for place, length in rows], dtype=torch.long
-    ).reshape(len(rows), longest)
-    unpad_C = torch.tensor(
-        [row * longest + offset for row, (_, length) in enumerate(rows) for offset in range(length)], dtype=torch.long
+def make_layout(spans: Sequence[GroupSpan], paths: Sequence[Sequence[int]]) -> PrefixLayout:
+    """Tensors for `spans`, from the places of each completion's input tokens, in order of depth; none may be empty."""
+    longest = max((len(path) for path in paths), default=0)
+    chosen: dict[int, int] = {}
+    for row, path in enumerate(paths):
+        for depth, place in enumerate(path):
+            chosen.setdefault(place, row * longest + depth)
+    return PrefixLayout(
+        spans=tuple(spans),
+        path_NR=torch.tensor(
+            [[*path, *[path[-1]] * (longest - len(path))] for path in paths], dtype=torch.long
+        ).reshape(len(paths), longest),
+        choice_C=torch.tensor(list(chosen.values()), dtype=torch.long),
+        place_C=torch.tensor(list(chosen), dtype=torch.long),
     )
-    completion_S = torch.tensor(
-        [place + offset for place, length in rows for offset in range(length)], dtype=torch.long
-    )
-    return PrefixLayout(tuple(spans), pad_NR, unpad_C, completion_S)
 
 
 @contextmanager
@@ -160,27 +160,27 @@ def masked_attention(
     repeats = query_SHD.shape[1] // key_SKD.shape[1]
     query_HSD = query_SHD.transpose(0, 1)
     key_HSD, value_HSD = (tensor.transpose(0, 1).repeat_interleave(repeats, 0) for tensor in (key_SKD, value_SKD))
-    parts_HSD: list[Tensor] = []
-    row = 0
+    longest = layout.path_NR.shape[1]
+    own_mask = torch.ones(longest, longest, dtype=torch.bool, device=query_SHD.device).tril()
+    parts_HLD: list[Tensor] = []
+    row, choice = 0, 0
     for span in layout.spans:
         query, key, value = (tensor[None, :, span.start : span.split] for tensor in (query_HSD, key_HSD, value_HSD))
-        parts_HSD.append(scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)[0])
-        lengths = [length for length in span.completions if length]
-        if not lengths:
+        parts_HLD.append(scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)[0])
+        if not span.tree:
             continue
-        longest = max(lengths)
-        pad_GR = layout.pad_NR[row : row + len(lengths), :longest]
-        row += len(lengths)
+        path_GR = layout.path_NR[row : row + span.rows]
         own_query, own_key, own_value = (
-            tensor[:, pad_GR].transpose(0, 1) for tensor in (query_HSD, key_HSD, value_HSD)
+            tensor[:, path_GR].transpose(0, 1) for tensor in (query_HSD, key_HSD, value_HSD)
         )
-        keys = torch.cat([key.expand(len(lengths), -1, -1, -1), own_key], dim=2)
-        values = torch.cat([value.expand(len(lengths), -1, -1, -1), own_value], dim=2)
-        own_mask = torch.ones(longest, longest, dtype=torch.bool, device=query.device).tril()
+        keys = torch.cat([key.expand(span.rows, -1, -1, -1), own_key], dim=2)
+        values = torch.cat([value.expand(span.rows, -1, -1, -1), own_value], dim=2)
         mask = torch.cat([own_mask.new_ones(longest, span.prompt), own_mask], dim=1)
         output_GHRD = scaled_dot_product_attention(own_query, keys, values, attn_mask=mask, scale=scale)
-        parts_HSD.extend(output_GHRD[place, :, :length] for place, length in enumerate(lengths))
-    return torch.cat(parts_HSD, dim=1).transpose(0, 1)
+        chosen_C = layout.choice_C[choice : choice + span.tree] - row * longest
+        parts_HLD.append(output_GHRD.transpose(0, 1).flatten(1, 2)[:, chosen_C])
+        row, choice = row + span.rows, choice + span.tree
+    return torch.cat(parts_HLD, dim=1).transpose(0, 1)
 
 
 class _MergedAttention(torch.autograd.Function):
@@ -197,20 +197,20 @@ class _MergedAttention(torch.autograd.Function):
         output_SHD = torch.empty_like(query_SHD, memory_format=torch.contiguous_format)
         lse_HS = torch.empty(query_SHD.shape[1], query_SHD.shape[0], dtype=torch.float32)
         for span in layout.spans:
-            prompt, completions = slice(span.start, span.split), slice(span.split, span.stop)
+            prompt, tree = slice(span.start, span.split), slice(span.split, span.stop)
             keys, values = key_SKD[prompt], value_SKD[prompt]
             output, lse = _flash(*_spread(query_SHD[prompt], keys, values), causal=True, scale=scale)
             output_SHD[prompt].view(span.prompt, *_split_heads(keys, query_SHD)).copy_(output.permute(2, 0, 1, 3))
             lse_HS[:, prompt] = lse.flatten(0, 1)
-            if span.stop > span.split:
-                output, lse = _flash(*_fold(query_SHD[completions], keys, values), causal=False, scale=scale)
-                output_SHD[completions] = _unfold(output, query_SHD[completions])
-                lse_HS[:, completions] = lse.reshape(query_SHD.shape[1], -1)
-        if layout.completion_S.numel():
-            place, unpad = layout.completion_S, layout.unpad_C
+            if span.tree:
+                output, lse = _flash(*_fold(query_SHD[tree], keys, values), causal=False, scale=scale)
+                output_SHD[tree] = _unfold(output, query_SHD[tree])
+                lse_HS[:, tree] = lse.reshape(query_SHD.shape[1], -1)
+        if layout.place_C.numel():
+            place, choice = layout.place_C, layout.choice_C
             output, lse = _flash(*_own(query_SHD, key_SKD, value_SKD, layout), causal=True, scale=scale)
-            own_CHD = output.transpose(1, 2).flatten(0, 1)[unpad]
-            own_lse_HC, prompt_lse_HC = lse.transpose(0, 1).flatten(1, 2)[:, unpad], lse_HS[:, place]
+            own_CHD = output.transpose(1, 2).flatten(0, 1)[choice]
+            own_lse_HC, prompt_lse_HC = lse.transpose(0, 1).flatten(1, 2)[:, choice], lse_HS[:, place]
             lse_HC = torch.logaddexp(prompt_lse_HC, own_lse_HC)
             prompt_share_CH1 = (prompt_lse_HC - lse_HC).exp().mT.unsqueeze(-1)
             merged_CHD = torch.lerp(own_CHD.float(), output_SHD[place].float(), prompt_share_CH1)
@@ -224,11 +224,10 @@ class _MergedAttention(torch.autograd.Function):
         query_SHD, key_SKD, value_SKD, output_SHD, lse_HS = ctx.saved_tensors
         layout: PrefixLayout = ctx.layout
         grad_SHD = grad_outputs[0].contiguous()
-        grad_query_SHD = torch.empty_like(query_SHD, memory_format=torch.contiguous_format)
-        grad_key_SKD = torch.empty_like(key_SKD, memory_format=torch.contiguous_format)
-        grad_value_SKD = torch.empty_like(value_SKD, memory_format=torch.contiguous_format)
+        # In float32, because keys collect gradients of several calls.
+        sums = [torch.zeros(tensor.shape, dtype=torch.float32) for tensor in (query_SHD, key_SKD, value_SKD)]
         for span in layout.spans:
-            prompt, completions = slice(span.start, span.split), slice(span.split, span.stop)
+            prompt, tree = slice(span.start, span.split), slice(span.split, span.stop)
             keys, values = key_SKD[prompt], value_SKD[prompt]
             heads = _split_heads(keys, query_SHD)
             grad, output = (
@@ -238,36 +237,35 @@ class _MergedAttention(torch.autograd.Function):
             grads = _flash_backward(
                 grad, *_spread(query_SHD[prompt], keys, values), output, lse, causal=True, scale=ctx.scale
             )
-            grad_query_SHD[prompt].view(span.prompt, *heads).copy_(grads[0].permute(2, 0, 1, 3))
-            grad_key_SKD[prompt] = grads[1].sum(1).transpose(0, 1)
-            grad_value_SKD[prompt] = grads[2].sum(1).transpose(0, 1)
-            if span.stop > span.split:
-                folded = _fold(query_SHD[completions], keys, values)
-                grad, output = (_fold_rows(tensor[completions], heads[0]) for tensor in (grad_SHD, output_SHD))
-                lse = lse_HS[:, completions].reshape(1, heads[0], -1)
+            sums[0][prompt].view(span.prompt, *heads).copy_(grads[0].permute(2, 0, 1, 3))
+            for total, part in zip(sums[1:], grads[1:], strict=True):
+                total[prompt] = part.sum(1, dtype=torch.float32).transpose(0, 1)
+            if span.tree:
+                folded = _fold(query_SHD[tree], keys, values)
+                grad, output = (_fold_rows(tensor[tree], heads[0]) for tensor in (grad_SHD, output_SHD))
+                lse = lse_HS[:, tree].reshape(1, heads[0], -1)
                 grads = _flash_backward(grad, *folded, output, lse, causal=False, scale=ctx.scale)
-                grad_query_SHD[completions] = _unfold(grads[0], query_SHD[completions])
-                grad_key_SKD[prompt] += grads[1][0].transpose(0, 1)
-                grad_value_SKD[prompt] += grads[2][0].transpose(0, 1)
-        if layout.completion_S.numel():
-            place, unpad, pad = layout.completion_S, layout.unpad_C, layout.pad_NR
-            repeats = query_SHD.shape[1] // key_SKD.shape[1]
-            # Padding repeats real rows: their incoming gradient is 0, so that nothing flows from them.
-            own_grad = grad_SHD.new_zeros(pad.numel(), *grad_SHD.shape[1:])
-            own_grad[unpad] = grad_SHD[place]
+                sums[0][tree] = _unfold(grads[0], query_SHD[tree]).float()
+                for total, part in zip(sums[1:], grads[1:], strict=True):
+                    total[prompt] += part[0].transpose(0, 1)
+        if layout.place_C.numel():
+            path_NR = layout.path_NR
+            # Each place gets its gradient in one row of the table; padding and other rows get 0, so nothing flows back.
+            own_grad = grad_SHD.new_zeros(path_NR.numel(), *grad_SHD.shape[1:])
+            own_grad[layout.choice_C] = grad_SHD[layout.place_C]
             grads = _flash_backward(
-                own_grad.view(*pad.shape, *own_grad.shape[1:]).transpose(1, 2),
+                own_grad.view(*path_NR.shape, *grad_SHD.shape[1:]).transpose(1, 2),
                 *_own(query_SHD, key_SKD, value_SKD, layout),
-                output_SHD[pad].transpose(1, 2),
-                lse_HS[:, pad].transpose(0, 1).contiguous(),
+                output_SHD[path_NR].transpose(1, 2),
+                lse_HS[:, path_NR].transpose(0, 1).contiguous(),
                 causal=True,
                 scale=ctx.scale,
             )
-            grad_query, grad_key, grad_value = (grad.transpose(1, 2).flatten(0, 1)[unpad] for grad in grads)
-            grad_query_SHD[place] += grad_query
-            grad_key_SKD[place] = grad_key.view(len(place), -1, repeats, grad_key.shape[2]).sum(2)
-            grad_value_SKD[place] = grad_value.view(len(place), -1, repeats, grad_value.shape[2]).sum(2)
-        return grad_query_SHD, grad_key_SKD, grad_value_SKD, None, None
+            for total, part in zip(sums, grads, strict=True):
+                rows = part.transpose(1, 2).reshape(path_NR.numel(), total.shape[1], -1, total.shape[2])
+                total.index_add_(0, path_NR.flatten(), rows.sum(2, dtype=torch.float32))
+        grad_query, grad_key, grad_value = (total.to(query_SHD.dtype) for total in sums)
+        return grad_query, grad_key, grad_value, None, None
 
 
 def _split_heads(keys: Tensor, query_SHD: Tensor) -> tuple[int, int, int]:
@@ -306,9 +304,9 @@ def _unfold(folded: Tensor, like_CHD: Tensor) -> Tensor:
 def _own(query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout) -> tuple[Tensor, Tensor, Tensor]:
     """The completions as a padded table, [N, H, R, D] each."""
     repeats = query_SHD.shape[1] // key_SKD.shape[1]
-    query = query_SHD[layout.pad_NR].transpose(1, 2)
+    query = query_SHD[layout.path_NR].transpose(1, 2)
     key, value = (
-        tensor[layout.pad_NR].repeat_interleave(repeats, 2).transpose(1, 2) for tensor in (key_SKD, value_SKD)
+        tensor[layout.path_NR].repeat_interleave(repeats, 2).transpose(1, 2) for tensor in (key_SKD, value_SKD)
     )
     return query, key, value
 

@@ -3,9 +3,18 @@
 import pytest
 import torch
 
-from rl.batching import batches, drop_without_spread, make_batch, packed_tokens, plain_tokens, totals
+from rl.batching import (
+    batches,
+    completion_tree,
+    drop_without_spread,
+    make_batch,
+    packed_tokens,
+    plain_tokens,
+    totals,
+)
 from rl.losses import Totals
 from rl.rollouts import Group, Rollout
+from rl.shared_prefix import GroupSpan
 
 
 def rollout(ids: tuple[int, ...], finish_reason: str = "stop", logprob: float = -1.0) -> Rollout:
@@ -17,9 +26,8 @@ def group(prompt: tuple[int, ...], *completions: tuple[int, ...]) -> Group:
 
 
 def test_layout_of_two_groups() -> None:
-    batch = make_batch(
-        [group((5, 6), (7, 8, 2), (9, 2)), group((3,), (4, 2), (2,))], torch.tensor([[1.0, -1.0], [0.5, -0.5]])
-    )
+    groups = [group((5, 6), (7, 8, 2), (9, 2)), group((3,), (4, 2), (2,))]
+    batch = make_batch(groups, torch.tensor([[1.0, -1.0], [0.5, -0.5]]))
     assert batch.input_ids_S.tolist() == [5, 6, 7, 8, 9, 3, 4]
     assert batch.position_ids_S.tolist() == [0, 1, 2, 3, 2, 0, 1]
     assert batch.target_T.tolist() == [7, 8, 2, 9, 2, 4, 2, 2]
@@ -27,23 +35,31 @@ def test_layout_of_two_groups() -> None:
     assert batch.sequence_T.tolist() == [0, 0, 0, 1, 1, 2, 2, 3]
     assert batch.advantages_N.tolist() == [1.0, -1.0, 0.5, -0.5]
     assert batch.sampler_logprobs_T.tolist() == [-1.0, -2.0, -3.0, -1.0, -2.0, -1.0, -2.0, -1.0]
-    assert [(span.start, span.prompt, span.completions) for span in batch.layout.spans] == [
-        (0, 2, (2, 1)),
-        (5, 1, (1, 0)),
-    ]
-    # Rows of the own-token table: the tail repeats the last real place, and the one-token completion has no row.
-    assert batch.layout.pad_NR.tolist() == [[2, 3], [4, 4], [6, 6]]
-    assert batch.layout.unpad_C.tolist() == [0, 1, 2, 4]
-    assert batch.layout.completion_S.tolist() == [2, 3, 4, 6]
+    assert batch.layout.spans == (GroupSpan(0, 2, 3, 2), GroupSpan(5, 1, 1, 1))
+    # The tail of a row repeats its last place; a completion of one token has no input and no row.
+    assert batch.layout.path_NR.tolist() == [[2, 3], [4, 4], [6, 6]]
+    assert batch.layout.choice_C.tolist() == [0, 1, 2, 4]
+    assert batch.layout.place_C.tolist() == [2, 3, 4, 6]
 
 
-def test_equal_completions_are_packed_once_and_scored_twice() -> None:
-    batch = make_batch([group((5, 6), (7, 8, 2), (7, 8, 2), (9, 2))], torch.tensor([[1.0, 1.0, -2.0]]))
-    assert batch.input_ids_S.tolist() == [5, 6, 7, 8, 9]
-    assert batch.predictor_T.tolist() == [1, 2, 3, 1, 2, 3, 1, 4]
-    assert batch.sequence_T.tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
-    # Plain rows: 4 + 4 + 3 tokens against 5.
-    assert batch.token_ratio == pytest.approx(11 / 5)
+def test_common_beginnings_are_packed_once_and_scored_for_each() -> None:
+    # The second completion is the first again, the third leaves it after 8, the fourth is its beginning.
+    tree = group((5, 6), (7, 8, 9, 2), (7, 8, 9, 2), (7, 8, 4, 4, 2), (7, 8))
+    assert completion_tree(tree).tokens == (7, 8, 9, 4, 4)
+    assert completion_tree(tree).depths == (0, 1, 2, 2, 3)
+    assert completion_tree(tree).paths == ((0, 1, 2), (0, 1, 2), (0, 1, 3, 4), (0,))
+    batch = make_batch([tree], torch.tensor([[1.0, 1.0, -2.0, 0.5]]))
+    assert batch.input_ids_S.tolist() == [5, 6, 7, 8, 9, 4, 4]
+    assert batch.position_ids_S.tolist() == [0, 1, 2, 3, 4, 4, 5]
+    assert batch.predictor_T.tolist() == [1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 5, 6, 1, 2]
+    assert batch.target_T.tolist() == [7, 8, 9, 2, 7, 8, 9, 2, 7, 8, 4, 4, 2, 7, 8]
+    assert batch.sequence_T.tolist() == [0] * 4 + [1] * 4 + [2] * 5 + [3] * 2
+    assert batch.layout.spans == (GroupSpan(0, 2, 5, 2),)
+    assert batch.layout.path_NR.tolist() == [[2, 3, 4, 4], [2, 3, 5, 6]]
+    assert batch.layout.choice_C.tolist() == [0, 1, 2, 6, 7]
+    assert batch.layout.place_C.tolist() == [2, 3, 4, 5, 6]
+    # Plain rows hold 5, 5, 6 and 3 tokens, against 7.
+    assert batch.token_ratio == pytest.approx(19 / 7)
 
 
 def test_whole_groups_by_token_budget_in_order() -> None:

@@ -12,13 +12,22 @@ from torch.nn.functional import scaled_dot_product_attention
 from rl.batching import Batch, make_batch
 from rl.policy import Policy, PolicyModel, load_policy
 from rl.rollouts import Group, Rollout
-from rl.shared_prefix import GroupSpan, attention, make_layout, masked_attention, merged_attention
+from rl.shared_prefix import GroupSpan, PrefixLayout, attention, make_layout, masked_attention, merged_attention
 
-SPANS = [GroupSpan(0, 7, (3, 5, 1)), GroupSpan(16, 4, (0, 6)), GroupSpan(26, 5, ()), GroupSpan(31, 1, (2,))]
+# Four groups: three branches that part at different depths, one branch, no completion at all, a prompt of one token.
+SPANS = [GroupSpan(0, 7, 9, 3), GroupSpan(16, 4, 6, 1), GroupSpan(26, 5, 0, 0), GroupSpan(31, 1, 4, 2)]
+PATHS = [
+    [7, 8, 9, 10],
+    [7, 8, 11, 12, 13],
+    [7, 14, 15],
+    [16 + 4 + depth for depth in range(6)],
+    [32, 33],
+    [34, 35],
+]
 
 
 def random_groups(seed: int = 0, vocabulary: int = 320) -> list[Group]:
-    """Three groups with prompts of 30, 41 and 18 tokens and completions of 1 to 13, two of them equal."""
+    """Three groups with prompts of 30, 41 and 18 tokens and completions of 1 to 13; some are equal or begin alike."""
     rng = random.Random(seed)
 
     def ids(count: int) -> tuple[int, ...]:
@@ -27,6 +36,7 @@ def random_groups(seed: int = 0, vocabulary: int = 320) -> list[Group]:
     groups = []
     for document, prompt, lengths in (("a", 30, (13, 4, 9, 1)), ("b", 41, (2, 2, 11, 8)), ("c", 18, (7, 7, 1, 5))):
         completions = [ids(length) for length in lengths]
+        completions[2] = completions[0][: len(completions[0]) // 2] + completions[2]
         completions[3] = completions[0]
         rollouts = [Rollout(document, tokens, (-1.0,) * len(tokens), "", "stop", 0, 0) for tokens in completions]
         groups.append(Group(document, ids(prompt), tuple(rollouts)))
@@ -34,20 +44,17 @@ def random_groups(seed: int = 0, vocabulary: int = 320) -> list[Group]:
 
 
 def reference_attention(
-    query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, spans: list[GroupSpan], scale: float
+    query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, scale: float
 ) -> Tensor:
     """A dense mask over the whole packed sequence: the definition."""
     length, repeats = query_SHD.shape[0], query_SHD.shape[1] // key_SKD.shape[1]
     mask_SS = torch.zeros(length, length, dtype=torch.bool)
-    for span in spans:
-        prompt = slice(span.start, span.split)
-        mask_SS[prompt, prompt] = True
-        place = span.split
-        for count in span.completions:
-            own = slice(place, place + count)
-            mask_SS[own, prompt] = mask_SS[own, own] = True
-            place += count
-    mask_SS &= torch.ones(length, length, dtype=torch.bool).tril()
+    for span in layout.spans:
+        mask_SS[span.start : span.stop, span.start : span.split] = True
+        mask_SS[span.start : span.split, span.start : span.split].tril_()
+    for path in layout.path_NR.tolist():
+        for depth, place in enumerate(path):
+            mask_SS[place, path[: depth + 1]] = True
     query = query_SHD.transpose(0, 1)
     key, value = (tensor.transpose(0, 1).repeat_interleave(repeats, 0) for tensor in (key_SKD, value_SKD))
     return scaled_dot_product_attention(query, key, value, attn_mask=mask_SS, scale=scale).transpose(0, 1)
@@ -63,9 +70,10 @@ def test_attention_equals_a_dense_mask(function: Any, heads: int, key_heads: int
         for count in (heads, key_heads, key_heads)
     ]
     grad_SHD = torch.randn(length, heads, 16, generator=generator)
-    expected_SHD = reference_attention(*tensors, SPANS, 0.3)
+    layout = make_layout(SPANS, PATHS)
+    expected_SHD = reference_attention(*tensors, layout, 0.3)
     expected_grads = torch.autograd.grad(expected_SHD, tensors, grad_SHD)
-    output_SHD = function(*tensors, make_layout(SPANS), 0.3)
+    output_SHD = function(*tensors, layout, 0.3)
     grads = torch.autograd.grad(output_SHD, tensors, grad_SHD)
     torch.testing.assert_close(output_SHD, expected_SHD, atol=1e-5, rtol=1e-5)
     for ours, expected in zip(grads, expected_grads, strict=True):
@@ -75,10 +83,11 @@ def test_attention_equals_a_dense_mask(function: Any, heads: int, key_heads: int
 def test_long_rows_cross_the_kernel_s_blocks() -> None:
     """More rows than the flash kernel takes in one block of queries or keys."""
     generator = torch.Generator().manual_seed(2)
-    spans = [GroupSpan(0, 600, (300, 40, 513))]
-    tensors = [torch.randn(spans[0].stop, count, 16, generator=generator, requires_grad=True) for count in (4, 2, 2)]
-    expected_SHD = reference_attention(*tensors, spans, 0.25)
-    output_SHD = merged_attention(*tensors, make_layout(spans), 0.25)
+    branches = [list(range(600, 900)), [*range(600, 640), *range(900, 940)], list(range(940, 1453))]
+    layout = make_layout([GroupSpan(0, 600, 853, 3)], branches)
+    tensors = [torch.randn(1453, count, 16, generator=generator, requires_grad=True) for count in (4, 2, 2)]
+    expected_SHD = reference_attention(*tensors, layout, 0.25)
+    output_SHD = merged_attention(*tensors, layout, 0.25)
     grad_SHD = torch.randn(output_SHD.shape, generator=generator)
     torch.testing.assert_close(output_SHD, expected_SHD, atol=1e-5, rtol=1e-5)
     expected_grads = torch.autograd.grad(expected_SHD, tensors, grad_SHD)
