@@ -9,7 +9,7 @@ from decimal import Decimal
 from rewards.document import DocumentIndex
 from rewards.plan import RowPlan
 from rewards.rows import CENT, Match
-from rewards.table import known_zone, name_part
+from rewards.table import has_words, known_zone, name_part
 
 MAX_LETTERS = 5  # of words on a line that only details a row (BAG, LITRE)
 NAMED = 0.3  # a row whose name fits worse than this explains nothing
@@ -51,7 +51,7 @@ def _detail(rows: RowPlan, index: DocumentIndex, i: int, owners: dict[int, Match
     """Whether line i only details a row beside it: without words it repeats the row's amount, or its price times its
     quantity gives that amount."""
     line = index.lines[i]
-    letters = len(name_part(index, rows, i))
+    letters = len(name_part(index, rows, i)) if has_words(index, rows, i) else 0
     if letters > MAX_LETTERS:
         return False
     for match in owners.values():

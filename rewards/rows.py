@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from rewards import normalize
 from rewards.document import DocumentIndex, Number
 from rewards.plan import RowPlan
-from rewards.table import GOES_ON, Place, known_zone, name_part, places
+from rewards.table import GOES_ON, Place, has_words, known_zone, name_part, places
 
 CENT = Decimal("0.01")  # quantity times unit price may be rounded
 CROSSED = 0.4  # of a name's points, where the lines of two rows cross
+NOWHERE = Place(0, 0, 0.0, (0, 0), "")
 NEAR = 3  # lines between a row's name and its amount, at most
 
 
@@ -29,7 +30,7 @@ class Match(NamedTuple):
 
 def _breaks(plan: RowPlan, index: DocumentIndex, low: int, high: int) -> bool:
     """Whether a line strictly between two lines is a row of its own: words and an amount."""
-    return any(index.lines[i].money and name_part(index, plan, i) for i in range(low + 1, high))
+    return any(index.lines[i].money and has_words(index, plan, i) for i in range(low + 1, high))
 
 
 def _priced(index: DocumentIndex, prices: Sequence[Number], line: int) -> bool:
@@ -51,7 +52,7 @@ def _proximity(plan: RowPlan, index: DocumentIndex, place: Place, line: int) -> 
     low, high = (place.last, line) if line > place.last else (line, place.first)
     if high - low > NEAR or _breaks(plan, index, low, high):
         return 0.0
-    distance = 1 + sum(bool(name_part(index, plan, i)) for i in range(low + 1, high))
+    distance = 1 + sum(has_words(index, plan, i) for i in range(low + 1, high))
     # A name beside an amount of its own does not take that of another line, unless its own is the price of one piece.
     beside = [*index.lines[place.first].money, *index.lines[place.last].money]
     if beside and not _priced(index, beside, line):
@@ -109,7 +110,31 @@ def match_rows(rows: Sequence[tuple[str, Decimal | None]], plan: RowPlan, index:
         for row in range(len(rows)):
             if row not in chosen and options[row]:
                 assign(row, floor, set())
+    _uncross(rows, chosen, options)
     return _in_order(_own_names(rows, chosen, plan, index), plan, index)
+
+
+def _uncross(
+    rows: Sequence[tuple[str, Decimal | None]], chosen: dict[int, Match], options: Sequence[Sequence[Match]]
+) -> None:
+    """Rows of equal amounts take their lines in the order of their names, where that fits as well."""
+    equal: dict[Decimal | None, list[int]] = {}
+    for row, match in chosen.items():
+        if match.place is not None:
+            equal.setdefault(rows[row][1], []).append(row)
+    for members in equal.values():
+        if len(members) < 2:
+            continue
+        members.sort(key=lambda row: (chosen[row].place or NOWHERE).first)
+        lines = sorted(chosen[row].number.line for row in members)
+        fresh = {}
+        for row, line in zip(members, lines, strict=True):
+            option = next((o for o in options[row] if o.number.line == line), None)
+            if option is None or option.name < chosen[row].name - 1e-9:
+                break
+            fresh[row] = option
+        if len(fresh) == len(members):
+            chosen.update(fresh)
 
 
 def _own_names(

@@ -45,6 +45,11 @@ def _is_summary(plan: RowPlan, line: Line, index: DocumentIndex) -> bool:
     return all(word in plan.vocabulary for word in line.spaced.split() if word.isalpha() and len(word) > 1)
 
 
+def _alone(index: DocumentIndex, i: int) -> bool:
+    """Whether a line holds an amount and no other number."""
+    return i < len(index.lines) and bool(index.lines[i].money) and len(index.by_line()[i]) == 1
+
+
 def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
     """Where the rows of this array are in the document; cached."""
     found: Zone | None = index.cache.get(("zone", plan.array))
@@ -64,18 +69,17 @@ def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
         if not line.words:
             continue
         if plan.end.in_spaced(line.spaced):
-            heading = len(plan.heading_words.intersection(line.words)) >= 2
-            below = i + 1 < len(lines) and any(n.money for n in lines[i + 1].money)
+            below = i + 1 < len(lines) and bool(lines[i + 1].money)
+            heading = len(plan.heading_words.intersection(line.words)) >= 2 and not _alone(index, i + 1)
             # The label may stand alone, its amount below it.
             if line.money or (below and not heading and i >= first):
                 end = i
                 break
         if line.money and _is_summary(plan, line, index):
             summary.add(i)
-        elif not line.money and _is_summary(plan, line, index) and i + 1 < len(lines) and i >= first:
-            # A label, its amount alone on the next line; a price and a quantity there are a row called CARD.
-            if lines[i + 1].money and len(index.by_line()[i + 1]) == 1:
-                summary.add(i + 1)
+        # A label, its amount alone on the next line; a price and a quantity there are a row called CARD.
+        elif first <= i and _alone(index, i + 1) and _is_summary(plan, line, index):
+            summary.add(i + 1)
     open_ = frozenset(i for i in range(start, end) if lines[i].money and i not in summary)
     if not open_ and end < len(lines):
         # No table before the totals: any line that is no summary may hold a row.
@@ -216,6 +220,20 @@ def name_part(index: DocumentIndex, plan: RowPlan, i: int) -> str:
         kept = [w for w in normalize.words(text) if len(w) > 1 and w not in plan.glue and any(c.isalpha() for c in w)]
         found = index.cache[key] = "".join(kept)
     return str(found)
+
+
+def has_words(index: DocumentIndex, plan: RowPlan, i: int) -> bool:
+    """Whether a line says something beside its numbers, units and marks."""
+    key = ("words", plan.array, i)
+    found = index.cache.get(key)
+    if found is None:
+        line = index.lines[i]
+        text = index.text[line.start : line.end]
+        for number in reversed(index.by_line().get(i, ())):
+            text = text[: number.start - line.start] + "  " + text[number.end - line.start :]
+        found = any(len(w) > 1 and w.isalpha() and w not in plan.glue for w in normalize.words(text))
+        index.cache[key] = found
+    return bool(found)
 
 
 def _likeness(
