@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rewards.errors import InfraError
+from rl.interrupt import Stopped
 from rl.mirror import Mirror
 from rl.progress import Reporter
 
@@ -78,13 +79,14 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(draw=not isinstance(error, Stopped))  # who is asked to leave has seconds, and pictures can wait
 
-    def close(self) -> None:
+    def close(self, *, draw: bool = True) -> None:
         """Draw the curves and let the mirror finish, for at most record.wandb.timeout_s seconds."""
         if self.writes:
             self.reporter.close()
-            self._draw()
+            if draw:
+                self._draw()
             if self.mirror is not None:
                 self.mirror.close()
 
