@@ -78,7 +78,8 @@ def _codes(field: FieldPlan, index: DocumentIndex) -> Evidence:
         labelled = field.cue is not None and field.cue.in_spaced(line.spaced)
         row = index.text[line.start : line.end]
         marked = field.cue is not None and any(mark in row for mark in field.cue.marks)
-        fresh = 2 if labelled or marked else fresh - 1
+        other = field.avoid is not None and field.avoid.in_spaced(line.spaced)
+        fresh = 0 if other else 2 if labelled or marked else fresh - 1
         for match in _CODE.finditer(row):
             text = match.group().strip(".")
             if not any(c.isdigit() for c in text):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -44,14 +44,18 @@ class Phrases:
         return self.pattern is not None and self.pattern.match(spaced) is not None
 
 
-def phrases(listed: Iterable[str] | None) -> Phrases | None:
+_MARK = re.compile(r"[^\w\s.,/&'()-]")  # S$ is a mark, not the word S
+
+
+def phrases(listed: Sequence[str] | None) -> Phrases | None:
     """Compiles a list of a task file; None stays None."""
     if listed is None:
         return None
-    spaced = {" ".join(normalize.words(phrase)): phrase for phrase in listed}
-    found = sorted((key for key in spaced if key), key=len, reverse=True)
+    marks = tuple(phrase.strip() for phrase in listed if _MARK.search(phrase))
+    spaced = {" ".join(normalize.words(phrase)) for phrase in listed if not _MARK.search(phrase)} - {""}
+    found = sorted(spaced, key=len, reverse=True)
     pattern = re.compile(" (?:" + "|".join(map(re.escape, found)) + ")(?= )") if found else None
-    return Phrases(pattern, tuple(p.strip() for key, p in spaced.items() if not key))
+    return Phrases(pattern, marks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def _field(task: Task, path: str, schema: Any) -> FieldPlan:
     )
 
 
-def _phrases(listed: Iterable[str]) -> Phrases:
+def _phrases(listed: Sequence[str]) -> Phrases:
     found = phrases(listed)
     assert found is not None
     return found

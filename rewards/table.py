@@ -13,8 +13,6 @@ from rewards.document import DocumentIndex, Line
 from rewards.misread import long_words, respaced
 from rewards.plan import Plan, RowPlan
 
-GOES_ON = 0.7  # where the name seems to go on on the next line
-
 
 class Zone(NamedTuple):
     """The lines start <= i < end are the table; `open_` can hold a row's amount; `summary` are lines of totals."""
@@ -123,31 +121,37 @@ def _exact(spaced: str, index: DocumentIndex, i: int, end: int) -> tuple[int, in
     return None
 
 
-def _cut_short(spaced: str, plan: RowPlan, index: DocumentIndex, i: int) -> bool:
-    """Whether the printed name goes on where the extracted one stops, or begins before it: words glued by one space."""
+def _whole(spaced: str, plan: RowPlan, index: DocumentIndex, i: int) -> float:
+    """The share of the printed name that a contiguous part of it is: 1 where the print does not go on, glued by one
+    space, before it or behind it."""
     line = index.lines[i]
-    text = index.text[line.start : line.end].casefold()
-    found = re.search(r"[\W_]*".join(map(re.escape, spaced.split())), text)
+    text = index.text[line.start : line.end]
+    found = re.search(r"[\W_]*".join(map(re.escape, spaced.split())), text, re.IGNORECASE)
     if found is None:
-        return False
+        return 1.0
     before = text[: found.start()]
     left = normalize.words(before[:-1]) if before[-1:] in " -/.&'" and before[-2:-1].isalnum() else []
+    missing = 0
     # Codes stand before a name more often than they belong to it; sizes (12MM) stand behind it as a part of it.
     if left and left[-1].isalpha() and len(left[-1]) > 2 and left[-1] not in plan.glue:
-        return True
+        missing += len(left[-1])
     money = [number.start - line.start for number in line.money if number.start - line.start >= found.end()]
     rest = _CELL.match(text, found.end(), money[0] if money else len(text))
-    assert rest is not None
-    piece = rest.group().rstrip()
-    if not piece.strip(" .,-") or piece[:2].isspace():
-        return False
-    word = piece.split()[0]
+    piece = rest.group().rstrip() if rest is not None else ""
+    if piece.strip(" .,-") and not piece[:2].isspace() and _goes_on(piece.split(), plan):
+        missing += len(piece.strip())
+    printed = found.end() - found.start()
+    return 1.0 if not missing else max(0.3, min(0.8, printed / (printed + missing)))
+
+
+def _goes_on(words: list[str], plan: RowPlan) -> bool:
+    """Whether the words behind a name belong to it: 7", (S), 70%, 23/4, 12MM do, a number alone is the next column."""
+    word = words[0]
     if word in "+&-":
-        return len(piece.split()) > 1
-    letters = "".join(c for c in word if c.isalpha())
+        return len(words) > 1
     if word.isalpha() or word[:-1].isalpha():
-        return len(letters) > 1 and letters not in plan.glue
-    # A number alone is the next column, a size or a bracket is not: 7", (S), 70%, 23/4, 12MM.
+        letters = "".join(c for c in word if c.isalpha())
+        return len(letters) > 1 and letters.casefold() not in plan.glue
     return not _COUNT.fullmatch(word)
 
 
@@ -175,17 +179,10 @@ def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
             if exact is None:
                 continue
             first, last = exact
-            short = first == last and _cut_short(spaced, plan, index, first)
-            result.append(
-                Place(
-                    first,
-                    last,
-                    GOES_ON if short else 1.0,
-                    index.span_of(name, first, last),
-                    "the printed name goes on" if short else "printed",
-                )
-            )
-        if not any(p.likeness == 1.0 for p in result):
+            share = _whole(spaced, plan, index, first) if first == last else 1.0
+            why = "printed" if share == 1.0 else "the printed name goes on"
+            result.append(Place(first, last, share, index.span_of(name, first, last), why))
+        if not result:
             squeezed = "".join(words)
             for i in range(low, high):
                 if i in area.summary or not lines[i].words:

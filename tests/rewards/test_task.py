@@ -40,7 +40,8 @@ def test_canonical_orders_keys_and_keeps_required_nulls() -> None:
         "discount": None,
     }
     assert task.canonical(gold) == (
-        '{"vendor":"X","date":null,"items":[{"name":"TEA é","amount":"5.00"}],"tax":null,"rounding":null,"total":"5.00"}'
+        '{"vendor":"X","date":null,"items":[{"name":"TEA é","amount":"5.00"}],"tax":null,"rounding":null,'
+        '"total":"5.00"}'
     )
     assert json.loads(task.canonical({}))["items"] == []
 
