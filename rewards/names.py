@@ -135,7 +135,7 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
 def _wordy(key: str) -> bool:
     digits = len(_DIGIT.findall(key))
     letters = len(key) - digits
-    return letters >= 2 and letters * 2 > digits
+    return letters >= 2 and letters > digits
 
 
 def near(key: str, evidence: Evidence, whole: str) -> Support:

@@ -74,7 +74,7 @@ def _whole(
             if leaf == plan.rows[array].spec.amount:
                 named = [m is not None and m.name >= 0.3 for m in grounded.matches[array]]
                 trust *= sum(named) / len(named)
-        elif scalars.get(path) is not None:
+        elif scalars.get(path):  # a zero closes nothing that its absence would not
             trust *= _trust(grounded.points.get(path))
     left, right = evaluate(relation.left, scalars, sums), evaluate(relation.right, scalars, sums)
     if left is None or right is None:

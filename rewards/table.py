@@ -48,6 +48,15 @@ def _alone(index: DocumentIndex, i: int) -> bool:
     return i < len(index.lines) and bool(index.lines[i].money) and len(index.by_line()[i]) == 1
 
 
+def _resumes(plan: RowPlan, index: DocumentIndex, lines: list[Line], i: int) -> bool:
+    """Whether rows go on below a line of totals, before another one: a table in parts (supplies at 0 % and at 6 %)."""
+    ends = [j for j in range(i + 1, len(lines)) if lines[j].money and plan.end.in_spaced(lines[j].spaced)]
+    for j in range(i + 1, ends[-1] if ends else i):
+        if len(lines[j].money) > 1 and plan.vocabulary.isdisjoint(lines[j].words) and has_words(index, plan, j):
+            return True
+    return False
+
+
 def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
     """Where the rows of this array are in the document; cached."""
     found: Zone | None = index.cache.get(("zone", plan.array))
@@ -71,6 +80,9 @@ def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
             heading = len(plan.heading_words.intersection(line.words)) >= 2 and not _alone(index, i + 1)
             # The label may stand alone, its amount below it.
             if line.money or (below and not heading and i >= first):
+                if _resumes(plan, index, lines, i):
+                    summary.add(i)
+                    continue
                 end = i
                 break
         if line.money and _is_summary(plan, line, index):
