@@ -158,17 +158,20 @@ class Sampler:
         self.version = version
 
     def close(self) -> None:
-        """Shut the engine down and free its memory. Closing twice is allowed."""
-        llm, self._llm = self._llm, None
-        if llm is None:
+        """Shut the engine down and free its memory. Closing twice is allowed.
+
+        vLLM's shutdown destroys torch's process group, also one that it found: under torchrun, where that is the
+        trainer's, the engine stays and ends with the process.
+        """
+        if self._llm is None or not self._owns_process_group:
             return
         from vllm.distributed.parallel_state import destroy_distributed_environment, destroy_model_parallel
 
+        llm, self._llm = self._llm, None
         with self._vllm():
             llm.llm_engine.engine_core.shutdown()
             destroy_model_parallel()
-            if self._owns_process_group:
-                destroy_distributed_environment()
+            destroy_distributed_environment()
 
     def _generate(
         self, prompts: Sequence[Prompt], params: Sequence[Any], seeds: Sequence[int]
