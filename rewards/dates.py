@@ -72,9 +72,22 @@ def _day(year: str, month: int, day: int) -> datetime.date | None:
 _NUMERIC_RE = re.compile(_NUMERIC, re.ASCII)
 _WITH_NAMES = frozenset({"d_mon_y", "mon_d_y", "y_mon_d"})
 # Looked for first: a month's name is rare, and the full patterns are slow to try at every character.
-_ANY_MONTH = re.compile(
-    "(?<![a-zA-Z])(?:" + "|".join(sorted({name[:3] for name in MONTHS})) + r")[^\W\d_]{0,7}(?![^\W\d_])", re.IGNORECASE
-)
+_PREFIXES = tuple(sorted({name[:3] for name in MONTHS}))
+
+
+def _hints(text: str) -> list[int]:
+    """Where a word begins like a month, in order of place."""
+    low = text.lower()
+    if len(low) != len(text):  # a letter that grows when it is made small
+        low = "".join(c if len(c.lower()) > 1 else c.lower() for c in text)
+    found = []
+    for prefix in _PREFIXES:
+        at = low.find(prefix)
+        while at >= 0:
+            if at == 0 or not low[at - 1].isalpha():
+                found.append(at)
+            at = low.find(prefix, at + 3)
+    return sorted(found)
 
 
 def _numeric(match: re.Match[str], formats: Collection[str]) -> tuple[tuple[DateFormat, datetime.date], ...]:
@@ -104,12 +117,12 @@ def find_dates(text: str, formats: Collection[DateFormat]) -> list[DateMention]:
         if readings:
             mentions.append(DateMention(match.start(), match.end(), readings))
     done = 0
-    for hint in _ANY_MONTH.finditer(text) if _WITH_NAMES.intersection(formats) else ():
+    for hint in _hints(text) if _WITH_NAMES.intersection(formats) else ():
         for form, pattern in _NAMED:
             if form not in formats:
                 continue
-            named = pattern.search(text, max(done, hint.start() - 8), hint.end() + 16)
-            if named is None or not named.start() <= hint.start() < named.end():
+            named = pattern.search(text, max(done, hint - 8), hint + 26)
+            if named is None or not named.start() <= hint < named.end():
                 continue
             day = _day(named["y"], MONTHS[named["m"].casefold()], int(named["d"]))
             if day:

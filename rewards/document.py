@@ -107,6 +107,12 @@ _AFTER = re.compile(
 )
 
 
+_LEADS = frozenset("(-$.") | {c for mark in normalize.CURRENCY for c in (mark[-1], mark[-1].lower())}
+_TAILS = frozenset("%:-)€£$EeCcKkZzTtLlGgAaPpMmOo")
+_NOTHING_BEFORE = _BEFORE.search("")
+_NOTHING_BEHIND = _AFTER.match("")
+
+
 @lru_cache(maxsize=65_536)
 def _value(body: str) -> tuple[Decimal, bool, tuple[Decimal, ...]] | None:
     """(value, has two decimals, all readings) of a printed number's body; None where it has no reading."""
@@ -137,8 +143,11 @@ def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
         if bare and text[at - 2 : at - 1].isspace():
             found.append(Number(value, at, stop, line, money, mark, factors))  # the common case: a column of its own
             continue
-        lead = _BEFORE.search(text, max(start, at - 8), at)
-        tail = _AFTER.match(text, stop, end)
+        # Most numbers have no sign and no mark: look twice only where one can be.
+        near = before if not before.isspace() else text[at - 2 : at - 1]
+        lead = _BEFORE.search(text, max(start, at - 8), at) if near in _LEADS and near else _NOTHING_BEFORE
+        behind = text[stop : stop + 1] if not text[stop : stop + 1].isspace() else text[stop + 1 : stop + 2]
+        tail = _AFTER.match(text, stop, end) if behind in _TAILS and stop < end else _NOTHING_BEHIND
         assert lead is not None and tail is not None
         mark = (lead["mark"] or tail["mark"] or "").strip().rstrip(".").upper()
         glued = stop < end and text[stop].isalpha()
@@ -160,7 +169,7 @@ def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
                 dash = lead.start("sign")
                 dashed = not (dash > start and text[dash - 1].isalnum())
             sign = -1 if opened or dashed else 1
-            at = lead.start() if opened or dashed or lead["mark"] else at
+            at = lead.start() if opened or lead["mark"] or (dashed and lead is not _NOTHING_BEFORE) else at
             stop = tail.end() if opened else max(stop, tail.end("trail"), tail.end("mark"))
         found.append(Number(value * sign, at, stop, line, money, mark, factors))
     return found

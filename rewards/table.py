@@ -252,10 +252,10 @@ def _likeness(
     here = name_part(index, plan, i)
     if not here:
         return 0.0, i
-    best, last = fuzz.ratio(squeezed, here) / 100, i
+    best, last = fuzz.ratio(squeezed, here, score_cutoff=40.0) / 100, i
     if i + 1 < end:
         following = name_part(index, plan, i + 1)
-        if following and (both := fuzz.ratio(squeezed, here + following) / 100) > best:
+        if following and (both := fuzz.ratio(squeezed, here + following, score_cutoff=40.0) / 100) > best:
             best, last = both, i + 1
     found = sum(len(word) for word in words if f" {word} " in index.lines[i].spaced)
     return max(0.7 * max(0.0, (best - 0.4) / 0.6), 0.6 * max(0.0, found / len(squeezed) - 0.4) / 0.6), last
