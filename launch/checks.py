@@ -13,6 +13,7 @@ from envs.documents import Quarantine, iterate_documents
 from rewards.errors import ConfigError, DataError
 from rewards.task import load_task
 from rl.config import DocsConfig, EvaluateConfig, JsonlDocs, RunConfig, SyntheticDocs
+from rl.engine_arguments import check_engine_arguments, check_sampling
 
 PEEK = 200
 """Lines of each file looked at before the start; the whole file is read later."""
@@ -30,6 +31,8 @@ def check_run(config: RunConfig) -> None:
                 f"docs.train={training}: fewer than batch.documents_per_step={config.batch.documents_per_step}; "
                 "make more documents or smaller steps"
             )
+    check_sampling(config.sampler)
+    check_engine_arguments(config.sampler.engine)
     check_model(config.model.path)
 
 
@@ -39,6 +42,8 @@ def check_evaluate(config: EvaluateConfig) -> None:
     check_docs(config.docs, config.task)
     if config.seen is not None and not Path(config.seen).exists():
         raise ConfigError(f"seen={config.seen}: no such file or run; seen=null if there is none")
+    check_sampling(config.sampler)
+    check_engine_arguments(config.sampler.engine)
     check_model(config.model.path)
 
 

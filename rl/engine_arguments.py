@@ -1,4 +1,4 @@
-"""Checks the engine arguments of a config against the installed vLLM without importing it (which takes seconds)."""
+"""Checks a sampler's config, and its engine arguments against the installed vLLM, without importing vLLM."""
 
 import ast
 import difflib
@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rewards.errors import ConfigError, InfraError
+from rl.config import SamplerConfig
 
 SET_BY_OFFRAMP = {
     "model": "model.path",
@@ -45,3 +46,16 @@ def check_engine_arguments(engine: Mapping[str, object]) -> None:
             nearest = difflib.get_close_matches(name, known - SET_BY_OFFRAMP.keys(), n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else "see vLLM's engine arguments"
             raise ConfigError(f"sampler.engine.{name}: no such engine argument of vLLM; {hint}")
+
+
+def check_sampling(config: SamplerConfig) -> None:
+    """Raises ConfigError for settings under which sampler and trainer would speak of different distributions."""
+    if config.top_p != 1:
+        raise ConfigError(
+            f"sampler.top_p={config.top_p}: the trainer's log-probabilities are over all tokens, not a nucleus; set 1.0"
+        )
+    if config.temperature != 1 and "speculative_config" in config.engine:
+        raise ConfigError(
+            f"sampler.temperature={config.temperature}: vLLM's log-probabilities are wrong there with speculative "
+            "decoding; set sampler.temperature=1.0 or remove sampler.engine.speculative_config"
+        )

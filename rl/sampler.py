@@ -26,7 +26,7 @@ from torch import Tensor
 
 from rewards.errors import ConfigError, DataError, InfraError
 from rl.config import SamplerConfig
-from rl.engine_arguments import check_engine_arguments
+from rl.engine_arguments import check_engine_arguments, check_sampling
 from rl.rollouts import FinishReason, Group, Rollout
 from rl.weights import checkpoint_names, load_weights
 
@@ -250,19 +250,6 @@ class Sampler:
                 set_num_threads(threads)
                 random.setstate(python_state)
                 np.random.set_state(numpy_state)
-
-
-def check_sampling(config: SamplerConfig) -> None:
-    """Raises ConfigError for settings under which sampler and trainer would speak of different distributions."""
-    if config.top_p != 1:
-        raise ConfigError(
-            f"sampler.top_p={config.top_p}: the trainer's log-probabilities are over all tokens, not a nucleus; set 1.0"
-        )
-    if config.temperature != 1 and "speculative_config" in config.engine:
-        raise ConfigError(
-            f"sampler.temperature={config.temperature}: vLLM's log-probabilities are wrong there with speculative "
-            "decoding; set sampler.temperature=1.0 or remove sampler.engine.speculative_config"
-        )
 
 
 def _finish_reason(document_id: str, completion: Any) -> FinishReason:

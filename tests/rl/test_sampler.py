@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from rewards.errors import ConfigError, DataError, InfraError
 from rl.config import SamplerConfig
-from rl.engine_arguments import check_engine_arguments
+from rl.engine_arguments import check_engine_arguments, check_sampling
 from rl.rollouts import Group
-from rl.sampler import Sampler, check_sampling, logprob_gap, rollout_seed
+from rl.sampler import Sampler, logprob_gap, rollout_seed
 from rl.weights import checkpoint_names
 
 MAX_GAP = {"float32": 1e-4, "bfloat16": 1e-2}
