@@ -8,8 +8,8 @@ from decimal import Decimal
 
 from rewards.document import DocumentIndex
 from rewards.plan import RowPlan
-from rewards.rows import CENT, Match
-from rewards.table import has_words, known_zone, name_part
+from rewards.rows import Match
+from rewards.table import CENT, has_words, known_zone, name_part
 
 MAX_LETTERS = 5  # of words on a line that only details a row (BAG, LITRE)
 NAMED = 0.3  # a row whose name fits worse than this explains nothing

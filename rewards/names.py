@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rapidfuzz import fuzz, process
 
 from rewards import normalize
+from rewards.dates import DATE_FORMATS, find_dates
 from rewards.document import DocumentIndex
 from rewards.plan import FieldPlan
 from rewards.support import ELSEWHERE, NOT_PRINTED, Evidence, Support, put
@@ -83,8 +84,10 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
                 blocked[i + 1] = True
     # FROM: on the line before.
     cued = [i > 0 and field.cue is not None and field.cue.fills(rows[i - 1].spaced) for i in range(len(rows))]
+    dated = {index.line_at(m.start) for m in find_dates(index.text[: rows[-1].end], DATE_FORMATS)} if rows else set()
     formed = [any(n.formed for n in row) and not block for row, block in zip(names, blocked, strict=True)]
-    good = [any(_wordy(n.key) and not n.soft for n in row) and not b for row, b in zip(names, blocked, strict=True)]
+    out = dated | {i for i, block in enumerate(blocked) if block}
+    good = [i not in out and any(_wordy(n.key) and not n.soft for n in row) for i, row in enumerate(names)]
     # A company form on a line without "owned by" and the like settles where the name is.
     settled = any(any(n.formed and not n.soft for n in names[i]) and not blocked[i] for i in range(len(rows)))
     rank = 0
@@ -92,7 +95,8 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
     for i, line in enumerate(rows):
         if blocked[i] or not line.words:
             continue
-        fragment = line.words[0] == "co" or (field.prefer is not None and field.prefer.starts(line.spaced))
+        begun = i > 0 and good[i - 1]
+        fragment = begun and (line.words[0] == "co" or (field.prefer is not None and field.prefer.starts(line.spaced)))
         span = (line.start, line.end)
         for name in names[i]:
             if fragment and formed[i]:
@@ -103,7 +107,7 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
                 support = Support(1.0, span, "the name behind its label")
             elif formed[i]:
                 support = Support(0.3, span, "a part of the name")
-            elif name.soft or not _wordy(name.key):
+            elif name.soft or i in dated or not _wordy(name.key):
                 support = Support(ELSEWHERE, span, "printed, but in an address, a label or a number")
             elif settled:
                 support = Support(0.3, span, "printed near the top, but another line names the company")
@@ -119,17 +123,24 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
             if blocked[j] or not rows[j].words:
                 break
             early = any(formed[i:j])
-            number = len(names[i][0].key) <= 3 and names[i][0].key.isdigit()  # 101 / EM STATION
+            between = all(good[k] or (k not in out and _short(names[k][0])) for k in range(i, j + 1))
             for name in names[j]:
-                whole = name.formed or early if settled else rank <= TOP and all(good[i + number : j + 1])
-                whole |= cued[i] and all(good[i + number : j + 1])
+                whole = name.formed or early if settled else rank <= TOP and between
+                whole |= cued[i] and between
                 fit = 1.0 if whole else ELSEWHERE
-                if early and not name.formed:
+                # After a company form only a town (LTD / BRISTOL) or a branch (INC / #32) can still be the name.
+                town = j == i + 1 and len(rows[j].words) == 1 and (name.key.isalpha() or _short(name))
+                if early and not name.formed and not town:
                     fit = min(fit, 0.3)
                 put(values, joined + name.key, Support(fit, (line.start, rows[j].end), "a name over lines"))
             joined += names[j][0].key
     values.pop("", None)
     return Evidence(values, True)
+
+
+def _short(name: _Name) -> bool:
+    """Whether a line can only be a piece of a name over lines: 101 / EM STATION, 888 U.C / GARDEN, BAKERY / #552."""
+    return 0 < len(name.key) <= 5 and not name.soft
 
 
 def _wordy(key: str) -> bool:

@@ -166,6 +166,10 @@ def compile_plan(task: Task) -> Plan:
     cued = [f for f in scalars.values() if f.spec.kind == "money" and f.spec.cue is not None]
     labels = {w for f in cued for p in (*(f.spec.cue or ()), *(f.spec.avoid or ())) for w in normalize.words(p)}
     every = labels | {w for r in rows.values() for w in r.vocabulary | r.heading_words}
+    # Only words that are a label by themselves are looked for misread: PAPER is no PAYER.
+    listed = [p for f in cued for p in (*(f.spec.cue or ()), *(f.spec.avoid or ()))]
+    listed += [p for r in rows.values() for p in (*r.spec.summary, *r.spec.end)]
+    alone = {words[0] for phrase in listed if len(words := normalize.words(phrase)) == 1}
     short = {w for f in cued if f.spec.expected == "cued" for p in f.spec.cue or () for w in normalize.words(p)}
     return Plan(
         task=task,
@@ -174,7 +178,7 @@ def compile_plan(task: Task) -> Plan:
         rows=rows,
         table_words=frozenset(w for r in rows.values() for w in r.heading_words - r.vocabulary),
         label_words=frozenset(every),
-        long_words=tuple(sorted(w for w in every if len(w) >= 5)),
+        long_words=tuple(sorted(w for w in alone if len(w) >= 5)),
         short_words=tuple(sorted(w for w in short if 3 <= len(w) < 5)),
         bounds={path: (_limit(b.min), _limit(b.max)) for path, b in bounds.items()},
         weight=sum(task.rubric.rewards.values()),

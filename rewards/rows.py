@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 from rewards import normalize
 from rewards.document import DocumentIndex, Number
 from rewards.plan import RowPlan
-from rewards.table import Place, has_words, known_zone, name_part, places
+from rewards.table import CENT, Place, has_words, known_zone, name_part, places
 
-CENT = Decimal("0.01")  # quantity times unit price may be rounded
 GOES_ON = 0.7  # of a name's points, where it seems to go on on the next line
 CROSSED = 0.4  # of a name's points, where the lines of two rows cross
 NOWHERE = Place(0, 0, 0.0, (0, 0), "")

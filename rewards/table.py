@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import NamedTuple
 
 from rapidfuzz import fuzz
@@ -12,6 +13,8 @@ from rewards import normalize
 from rewards.document import DocumentIndex, Line
 from rewards.misread import long_words, respaced
 from rewards.plan import Plan, RowPlan
+
+CENT = Decimal("0.01")  # quantity times unit price may be rounded
 
 
 class Zone(NamedTuple):
@@ -40,7 +43,26 @@ def _is_summary(plan: RowPlan, line: Line, index: DocumentIndex) -> bool:
     # "2 TAX 25.04" is a row of a page where things have such names; "6% GST" and "8 SUBTOTAL" are not.
     if line.words[0].isdigit() and not plan.end.in_spaced(line.spaced) and "%" not in index.text[line.start : line.end]:
         return False
-    return all(word in plan.vocabulary for word in line.spaced.split() if word.isalpha() and len(word) > 1)
+    return not _multiplied(index, line) and _known_only(plan, line)
+
+
+def _known_only(plan: RowPlan, line: Line) -> bool:
+    """Whether every word of a line is a word of labels; A.M.C CARD has initials, and so a name."""
+    words = [word for word in line.spaced.split() if any(c.isalpha() for c in word)]
+    return sum(len(word) == 1 for word in words) < 2 and all(word in plan.vocabulary for word in words if len(word) > 1)
+
+
+def _multiplied(index: DocumentIndex, line: Line) -> bool:
+    """Whether the line's last amount is a quantity times a price on it: | CARD | 6 | 1.21 | 7.26 |."""
+    if len(line.money) < 2:
+        return False
+    *prices, amount = line.money
+    return any(
+        factor != 1 and abs(price.value * factor - amount.value) <= CENT
+        for price in prices
+        for number in index.by_line()[amount.line]
+        for factor in number.factors
+    )
 
 
 def _alone(index: DocumentIndex, i: int) -> bool:
@@ -75,7 +97,11 @@ def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
         line = lines[i]
         if not line.words:
             continue
-        if plan.end.in_spaced(line.spaced):
+        ends = plan.end.in_spaced(line.spaced)
+        if ends and not plan.end.in_spaced(index.lines[i].spaced):
+            # Only after a correction (TOTAM): a name of an item may be one letter away from a label.
+            ends = _known_only(plan, line)
+        if ends:
             below = i + 1 < len(lines) and bool(lines[i + 1].money)
             heading = len(plan.heading_words.intersection(line.words)) >= 2 and not _alone(index, i + 1)
             # The label may stand alone, its amount below it.
