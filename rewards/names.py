@@ -77,7 +77,7 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
     names = [_readings(field, index.text[line.start : line.end].strip(), line.spaced) for line in rows]
     blocked = [False] * len(rows)
     for i, line in enumerate(rows):
-        if field.other is not None and field.other.in_spaced(line.spaced):
+        if field.other is not None and field.other.starts(line.spaced):
             blocked[i] = True
             # A label of its own (BILL TO:) speaks for the next line; CUSTOMER COPY does not.
             if field.other.fills(line.spaced) and i + 1 < len(rows):
@@ -140,7 +140,7 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
 
 def _short(name: _Name) -> bool:
     """Whether a line can only be a piece of a name over lines: 101 / EM STATION, 888 U.C / GARDEN, BAKERY / #552."""
-    return 0 < len(name.key) <= 5 and not name.soft
+    return 0 < len(name.key) <= 8 and not name.soft
 
 
 def _wordy(key: str) -> bool:

@@ -43,13 +43,13 @@ def _is_summary(plan: RowPlan, line: Line, index: DocumentIndex) -> bool:
     # "2 TAX 25.04" is a row of a page where things have such names; "6% GST" and "8 SUBTOTAL" are not.
     if line.words[0].isdigit() and not plan.end.in_spaced(line.spaced) and "%" not in index.text[line.start : line.end]:
         return False
-    return not _multiplied(index, line) and _known_only(plan, line)
+    return not _multiplied(index, line) and _known_only(plan.vocabulary, line)
 
 
-def _known_only(plan: RowPlan, line: Line) -> bool:
+def _known_only(known: frozenset[str], line: Line) -> bool:
     """Whether every word of a line is a word of labels; A.M.C CARD has initials, and so a name."""
     words = [word for word in line.spaced.split() if any(c.isalpha() for c in word)]
-    return sum(len(word) == 1 for word in words) < 2 and all(word in plan.vocabulary for word in words if len(word) > 1)
+    return sum(len(word) == 1 for word in words) < 2 and all(word in known for word in words if len(word) > 1)
 
 
 def _multiplied(index: DocumentIndex, line: Line) -> bool:
@@ -100,7 +100,7 @@ def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
         ends = plan.end.in_spaced(line.spaced)
         if ends and not plan.end.in_spaced(index.lines[i].spaced):
             # Only after a correction (TOTAM): a name of an item may be one letter away from a label.
-            ends = _known_only(plan, line)
+            ends = _known_only(task.label_words, line)
         if ends:
             below = i + 1 < len(lines) and bool(lines[i + 1].money)
             heading = len(plan.heading_words.intersection(line.words)) >= 2 and not _alone(index, i + 1)

@@ -1,0 +1,134 @@
+"""The receipt rubric on real receipts with human gold, where ../shared/data is present (train split only)."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewards.document import Document
+from rewards.fields import compare
+from rewards.parse import Attempt, parse
+from rewards.rubric import Rubric
+from rewards.task import load_task
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "receipts"
+TASK = load_task("receipt")
+
+
+def _read(name: str) -> list[dict[str, Any]]:
+    path = DATA / name
+    if not path.is_file():
+        warnings.warn(f"{path} is missing: the tests on real receipts are skipped", stacklevel=2)
+        pytest.skip(f"no real receipts at {path}")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def receipts() -> list[Document]:
+    return [Document(r["id"], r["text"], r["group"], r["gold"]) for r in _read("train.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def itemised(receipts: list[Document]) -> list[Document]:
+    return [r for r in receipts if r.gold and "items" in r.gold]
+
+
+def _gold(document: Document) -> dict[str, Any]:
+    assert document.gold is not None
+    return document.gold
+
+
+def test_human_gold_scores_at_least_95(itemised: list[Document]) -> None:
+    rubric = Rubric(TASK)
+    scores = [rubric.score(r, TASK.canonical(_gold(r))) for r in itemised]
+    assert all(score.gate is None and score.status == "scored" for score in scores)
+    assert sum(score.total for score in scores) / len(scores) >= 0.955
+
+
+def test_wholesale_hacks_score_below_half_of_gold(itemised: list[Document]) -> None:
+    rubric = Rubric(TASK)
+    kept = {"null": 0, "collapse": 0, "echo": 0, "constant": 0}
+    several = 0
+    for receipt in itemised:
+        gold = _gold(receipt)
+        constant = {
+            "vendor": "ABC SDN BHD",
+            "date": "2018-01-01",
+            "items": [{"name": "ITEM", "amount": "9.00"}],
+            "total": "9.00",
+        }
+        collapse = gold | {"items": [gold["items"][0] | {"amount": gold["total"]}]}
+        attempts = [gold, {"items": []}, collapse, constant]
+        scores = rubric.score_group(receipt, [*map(TASK.canonical, attempts), receipt.text])
+        half = scores[0].total / 2
+        kept["null"] += scores[1].total < half
+        kept["constant"] += scores[3].total < half
+        kept["echo"] += scores[4].total < half
+        if len(gold["items"]) > 1:
+            several += 1
+            kept["collapse"] += scores[2].total < half
+    for name in ("null", "constant", "echo"):
+        assert kept[name] >= 0.99 * len(itemised), (name, kept[name])
+    assert kept["collapse"] >= 0.85 * several, kept["collapse"]
+
+
+def test_points_follow_the_truth(receipts: list[Document]) -> None:
+    """What GPT-4o answered for the training receipts: a right field earns far more than a wrong one, without gold."""
+    traces = {row["id"]: row["completion"] for row in _read("traces_gpt4o.jsonl")}
+    rubric = Rubric(TASK)
+    points: dict[str, dict[bool, list[float]]] = {k: {True: [], False: []} for k in ("vendor", "date", "total")}
+    totals: list[tuple[float, bool]] = []
+    for receipt in receipts:
+        if receipt.id not in traces:
+            continue
+        attempt = parse(traces[receipt.id])
+        score = rubric.score(receipt, traces[receipt.id])
+        report = compare(TASK, attempt.value if isinstance(attempt, Attempt) else None, _gold(receipt))
+        given = {finding.path: finding.points for finding in score.findings}
+        for key, by_truth in points.items():
+            counts = report.fields[key]
+            if counts.tp + counts.fn:
+                by_truth[counts.exact].append(given.get(key) or 0.0)
+        if report.fields["total"].tp + report.fields["total"].fn:
+            totals.append((score.total, report.fields["total"].exact))
+    for key, by_truth in points.items():
+        right, wrong = (sum(by_truth[truth]) / len(by_truth[truth]) for truth in (True, False))
+        assert right > 0.95, (key, right)
+        assert wrong < 0.6, (key, wrong)
+    totals.sort(reverse=True)
+    trusted = totals[: int(0.75 * len(totals))]
+    assert sum(right for _, right in trusted) / len(trusted) >= 0.98
+
+
+@pytest.mark.slow
+def test_speed_in_groups_of_8(receipts: list[Document]) -> None:
+    """At least 5,000 completions a second a core on an idle machine; the bound here leaves room for a busy one."""
+    rng = random.Random(0)
+    rubric = Rubric(TASK)
+    groups = []
+    for receipt in receipts[:200]:
+        completions = []
+        for _ in range(8):
+            attempt = copy.deepcopy(_gold(receipt))
+            for row in attempt.get("items", []):
+                if rng.random() < 0.3:
+                    row["name"] = row["name"][:-1] + rng.choice("ABC")
+                if rng.random() < 0.2:
+                    row["amount"] = f"{rng.uniform(0, 50):.2f}"
+            if rng.random() < 0.3:
+                attempt["total"] = f"{rng.uniform(0, 50):.2f}"
+            completions.append(TASK.canonical(attempt))
+        groups.append((receipt, completions))
+    start = time.process_time()
+    for receipt, completions in groups:
+        rubric.score_group(receipt, completions)
+    speed = 8 * len(groups) / (time.process_time() - start)
+    print(f"{speed:.0f} completions/s/core")
+    assert speed > 1_500
