@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 from rewards import normalize
 
+# What lies beyond these bounds of a page is not looked at: no receipt has it, and a hostile one gains nothing by it.
 MAX_LINES = 2_000
+MAX_NUMBERS = 60  # on one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def _value(body: str) -> tuple[Decimal, bool, tuple[Decimal, ...]] | None:
 
 
 def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
-    found = []
+    found: list[Number] = []
     for match in _NUMBER.finditer(text, start, end):
         at, stop = match.span()
         body = match.group()
@@ -137,6 +139,8 @@ def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
         read = _value(body)
         if read is None:
             continue
+        if len(found) >= MAX_NUMBERS:
+            break
         value, decimals, factors = read
         money, mark, sign = decimals, "", 1
         bare = before.isspace() and (stop >= end or text[stop : stop + 2].isspace())

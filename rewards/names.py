@@ -13,6 +13,7 @@ from rewards.document import DocumentIndex
 from rewards.plan import FieldPlan
 from rewards.support import ELSEWHERE, NOT_PRINTED, Evidence, Support, put
 
+MAX_NAME = 200  # characters of a line that can be a name
 TOP = 2  # lines that may be a name, from the top, that are believed
 
 _SEGMENTS = re.compile(r"\s{2,}|\s*[|\t]\s*")
@@ -74,7 +75,7 @@ def _readings(field: FieldPlan, row: str, spaced_row: str) -> list[_Name]:
 def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
     spec = field.spec
     rows = index.lines[: spec.top]
-    names = [_readings(field, index.text[line.start : line.end].strip(), line.spaced) for line in rows]
+    names = [_readings(field, index.text[line.start : line.end][:MAX_NAME].strip(), line.spaced) for line in rows]
     blocked = [False] * len(rows)
     for i, line in enumerate(rows):
         if field.other is not None and field.other.starts(line.spaced):

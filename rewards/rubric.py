@@ -68,7 +68,11 @@ class Rubric:
         for completion in completions:
             found = known.get(completion)
             if found is None:
-                found = known[completion] = self._score(document, index, completion)
+                try:
+                    found = self._score(document, index, completion)
+                except Exception as fault:  # a fault of ours must not stop a run: it is counted, and it has a name
+                    found = RubricScore(0.0, "error", None, {}, (), f"{type(fault).__name__}: {fault}"[:300])
+                known[completion] = found
             result.append(found)
         return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -350,6 +351,43 @@ def test_a_naive_rubric_is_hacked() -> None:
     hack |= {"items": [{"name": "TOTAL", "amount": "21.70"}], "discount": "21.70"}
     assert naive.score(document, TASK.canonical(hack)).total > 0.8
     assert RUBRIC.score(document, TASK.canonical(hack)).total < 0.4
+
+
+HOSTILE_TEXTS = {
+    "brackets": "(" * 50_000,
+    "brackets with digits": "(1" * 25_000,
+    "numbers": "1.00 " * 20_000,
+    "spaces": " " * 100_000 + "x",
+    "lines": "\n" * 50_000,
+    "rows": "TEA  1  1.00  1.00\n" * 1_500,
+    "totals": "TOTAL 1.00\n" * 3_000,
+    "dates": "01/02/2018 " * 10_000,
+    "months": "may " * 20_000,
+    "dashes": "-" * 50_000,
+    "one word": "a" * 100_000,
+    "invisible": "\u200b\u202e" * 20_000,
+    "digits": "9" * 50_000,
+    "other digits": "١٢٣٫٤٥ " * 5_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_TEXTS)
+def test_hostile_documents_take_little_time(name: str) -> None:
+    start = time.process_time()
+    found = score(HOSTILE_TEXTS[name], SHOP_GOLD)
+    assert found.status == "scored", found.error
+    assert time.process_time() - start < 3.0
+
+
+def test_a_hundred_rows() -> None:
+    items = [{"name": f"TEA {i}", "amount": "1.00"} for i in range(100)]
+    start = time.process_time()
+    found = score(
+        "\n".join(f"TEA {i}  1.00" for i in range(100)) + "\nTOTAL  100.00",
+        SHOP_GOLD | {"items": items, "total": "100.00"},
+    )
+    assert time.process_time() - start < 1.0
+    assert found.parts["covers"] == 1.0
 
 
 # --- invoices ---------------------------------------------------------------------------------------------------------
