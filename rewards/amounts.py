@@ -116,7 +116,7 @@ def _own_line(field: FieldPlan, index: DocumentIndex, i: int, read: str, fixes: 
 
 
 def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
-    values: dict[Any, Support] = {}
+    values = dict(_elsewhere(index, field.unsigned))
     fold: Callable[[Decimal], Decimal] = abs if field.unsigned else lambda value: value
     labelled = _labelled(field, plan, index) if field.cue is not None else []
     # A number below its label is weaker evidence than one beside it.
@@ -154,14 +154,25 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
                 fold(number.value),
                 Support(1.0, (number.start, number.end), "printed, and no amount is labelled so"),
             )
-    for number in index.money:
-        put(values, fold(number.value), Support(ELSEWHERE, (number.start, number.end), "printed, but not as this"))
     rows = frozenset(i for row_plan in plan.rows.values() for i in known_zone(row_plan, index).open_)
     # A word of an item's name (SERVICE 70%) is no sign of a service charge.
     expected = (
         bool(index.money) if field.spec.expected == "always" else any(n.value and n.line not in rows for n in chosen)
     )
     return Evidence(values, expected)
+
+
+def _elsewhere(index: DocumentIndex, unsigned: bool) -> dict[Any, Support]:
+    """Every printed amount, as the weakest support; cached for all the fields."""
+    found: dict[Any, Support] | None = index.cache.get(("elsewhere", unsigned))
+    if found is None:
+        found = {}
+        for number in index.money:
+            key = abs(number.value) if unsigned else number.value
+            if key not in found:
+                found[key] = Support(ELSEWHERE, (number.start, number.end), "printed, but not as this")
+        index.cache[("elsewhere", unsigned)] = found
+    return found
 
 
 def _adjusted(field: FieldPlan, plan: Plan, index: DocumentIndex, chosen: list[Number]) -> Number | None:

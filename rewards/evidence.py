@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from rewards import normalize
@@ -85,6 +86,11 @@ def _scalar(field: FieldPlan, plan: Plan, index: DocumentIndex, given: Any, abst
     return _Known(Finding(path, given, support.span, support.points, support.why), False, line)
 
 
+@lru_cache(maxsize=4_096)
+def _path(array: str, i: int, leaf: str) -> str:
+    return f"{array}[{i}].{leaf}"
+
+
 def _rows(result: Grounded, plan: RowPlan, index: DocumentIndex, given: Any) -> None:
     array = plan.array
     rows = as_rows(given, plan)
@@ -100,9 +106,9 @@ def _rows(result: Grounded, plan: RowPlan, index: DocumentIndex, given: Any) -> 
             name, amount, match, plan, index
         )
         total = weights[plan.spec.name] * name_points + weights[plan.spec.amount] * amount_points
-        result.findings.append(Finding(f"{array}[{i}].{plan.spec.name}", name, span_name, name_points, why_name))
+        result.findings.append(Finding(_path(array, i, plan.spec.name), name, span_name, name_points, why_name))
         result.findings.append(
-            Finding(f"{array}[{i}].{plan.spec.amount}", str(amount), span_amount, amount_points, why_amount)
+            Finding(_path(array, i, plan.spec.amount), str(amount), span_amount, amount_points, why_amount)
         )
         for key, field in plan.fields.items():
             if key in (plan.spec.name, plan.spec.amount):
@@ -111,7 +117,7 @@ def _rows(result: Grounded, plan: RowPlan, index: DocumentIndex, given: Any) -> 
             number = _beside(normalize.amount(value), match, index, given[i], plan)
             span = (number.start, number.end) if number else None
             why = "printed in its row" if number else "not printed in its row"
-            result.findings.append(Finding(f"{array}[{i}].{key}", value, span, float(number is not None), why))
+            result.findings.append(Finding(_path(array, i, key), value, span, float(number is not None), why))
             total += field.spec.weight * (number is not None)
         scores.append(total / whole if whole else 0.0)
     result.row_points[array] = scores

@@ -40,7 +40,7 @@ def _variants(row: str) -> list[tuple[str, bool]]:
     """The row as a name, and whether a label was cut off: whole, in its columns, without a label or a code before it or
     a registration number behind it."""
     found = [(row, False)]
-    columns = [part for part in _SEGMENTS.split(row) if part]
+    columns = [part for part in _SEGMENTS.split(row) if part] if "  " in row or "|" in row or "\t" in row else [row]
     found += [(part, False) for part in columns] if len(columns) > 1 else []
     found += [(stripped, True) for part, _ in list(found) if (stripped := _LABEL.sub("", part)) != part]
     for part, labelled in list(found):
