@@ -5,11 +5,12 @@ to the cent, then the family prints it. All that is gold stands on the page, pro
 draws, used or not, is part of the function: in another order every document is another one.
 
     >>> generate("receipt", seed=1, index=0).gold["total"]
-    '1540.87'
+    '1633.32'
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from typing import Literal
 from envs import synthetic_invoice, synthetic_receipt
 from envs.synthetic_bill import Family, unprotect
 from rewards.document import Document
+from rewards.rubric import Rubric
+from rewards.task import Task, load_task
 
 FAMILIES: Mapping[str, tuple[Family, ...]] = {
     "receipt": synthetic_receipt.FAMILIES,
@@ -41,15 +44,31 @@ def families(task: str, layouts: Layouts) -> tuple[Family, ...]:
 def generate(task: str, seed: int, index: int, layouts: Layouts = "all", noise: float = 0.5) -> Document:
     """Document `index` of the stream `seed`: the same on every machine.
 
-    noise: the share of documents with the noise of reading machines, in [0, 1].
+    A page that cannot be told apart (an item called DELIVERY, a misread heading) is drawn again: about 1 in 400. Which
+    it is, the task's own rubric says: gold below the maximum. noise: the share of documents with the noise of reading
+    machines, in [0, 1].
     """
-    rng = Random(f"{task}/{layouts}/{seed}/{index}")
+    known, rubric = _judge(task)
+    pages = (draw(task, seed, index, layouts, noise, attempt) for attempt in itertools.count())
+    return next(page for page in pages if rubric.score(page, known.canonical(page.gold or {})).total == 1.0)
+
+
+def draw(task: str, seed: int, index: int, layouts: Layouts, noise: float, attempt: int = 0) -> Document:
+    """One page as it comes, told apart or not."""
+    rng = Random(f"{task}/{layouts}/{seed}/{index}" + (f"/{attempt}" if attempt else ""))
     family = rng.choice(families(task, layouts))
     lines, gold = _PRINT[task](rng, family)
     level = rng.choice([0.004, 0.01, 0.02]) if rng.random() < noise else 0.0
     text = unprotect("\n".join(line for line in lines if line), rng, level)
     group = re.sub(r"[^A-Z0-9]", "", str(gold["vendor"]).upper())
     return Document(id=f"{task}-{layouts}-{seed}-{index}-{family.name}", text=text, group=group, gold=gold)
+
+
+@functools.cache
+def _judge(task: str) -> tuple[Task, Rubric]:
+    families(task, "all")  # raises for a task without synthetic documents
+    known = load_task(task)
+    return known, Rubric(known)
 
 
 def documents(task: str, count: int, seed: int, layouts: Layouts = "all", start: int = 0) -> list[Document]:

@@ -9,6 +9,8 @@ from envs.synthetic_locales import Locale
 from envs.words import pick
 
 _OPEN, _CLOSE = "\x01", "\x02"
+_HOLD, _RELEASE = "\x05", "\x06"
+_MARKS = str.maketrans("", "", _OPEN + _CLOSE + _HOLD + _RELEASE)
 _CONFUSED = dict(zip("OILSBGZ:TECN", "01I5862;IFGM", strict=True))
 
 
@@ -143,6 +145,11 @@ def protect(text: str) -> str:
     return f"{_OPEN}{text}{_CLOSE}"
 
 
+def steady(text: str) -> str:
+    """Marks a label that noise must leave readable: it says what the number beside it is."""
+    return f"{_HOLD}{text}{_RELEASE}"
+
+
 def soften(line: str) -> str:
     """Title case outside the protected spans."""
     pieces = line.replace(_OPEN, f"\0{_OPEN}").replace(_CLOSE, f"{_CLOSE}\0").split("\0")
@@ -155,13 +162,13 @@ def unprotect(text: str, rng: Random, level: float) -> str:
     level: the share of characters that are confused, lost or doubled, in [0, 1]; digits, "." and "," never are.
     """
     if level == 0:
-        return text.replace(_OPEN, "").replace(_CLOSE, "")
+        return text.translate(_MARKS)
     out: list[str] = []
     safe = 0
     for char in text:
-        if char in (_OPEN, _CLOSE):
-            safe += 1 if char == _OPEN else -1
-        elif safe or char == "\n" or char.isdigit() or char in ".," or rng.random() >= level:
+        if char in (_OPEN, _CLOSE, _HOLD, _RELEASE):
+            safe += 1 if char in (_OPEN, _HOLD) else -1
+        elif safe or char.isspace() or char.isdigit() or char in ".," or rng.random() >= level:
             out.append(char)
         else:
             kind = rng.random()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from envs.synthetic_bill import Family, Pen, protect
+from envs.synthetic_bill import Family, Pen, protect, steady
 from envs.synthetic_locales import clock
 from envs.words import CITIES, address, digits, initials, maybe, person, phone, pick, vendor, word
 
@@ -18,7 +18,7 @@ def head_lines(p: Pen, name: str, family: Family, date: str) -> list[str]:
     place, tel = address(rng, loc), _telephone(rng, loc)
     names = _broken(rng, name)
     if registration and family.head in {"registered", "table"} and rng.random() < 0.3:
-        names[-1] += f" {registration}"
+        names[-1] += f" {steady(registration)}"
         registration = ""
     names = [*_above(rng, loc, family.head), *names]
     match family.head:

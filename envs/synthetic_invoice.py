@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from envs.synthetic_bill import Family, Pen, draw_pen, draw_price, percent, plain, protect
+from envs.synthetic_bill import Family, Pen, draw_pen, draw_price, percent, plain, protect, steady
 from envs.synthetic_locales import LOCALES, Locale, draw_date, printed_date
 from envs.words import address, code, digits, item_name, maybe, person, phone, pick, vendor, word
 
@@ -57,7 +57,7 @@ def print_invoice(rng: Random, family: Family) -> tuple[list[str], dict[str, Any
     stated = rng.random() < 0.5 or ambiguous
     totals = _total_lines(p, family.totals, sums)
     seller = _seller(rng, locale, name)
-    buyer = [pick(rng, "BILL TO:|BILL TO|SOLD TO|CUSTOMER:|TO:"), customer, *address(rng, loc)]
+    buyer = [steady(pick(rng, "BILL TO:|BILL TO|SOLD TO|CUSTOMER:|TO:")), customer, *address(rng, loc)]
     title = pick(rng, f"INVOICE|TAX INVOICE|COMMERCIAL INVOICE|{locale.labels['title']}")
     meta = _meta(p, family.date, number, protect(printed_date(day, form, True)), printed_date(due, form, True))
     currencies = f"CURRENCY: {locale.currency}|ALL AMOUNTS IN {locale.currency}"
@@ -111,7 +111,7 @@ def _item_lines(p: Pen, style: str, i: int, article: str, name: str, q: str, uni
         case "cells":
             return [name, q, unit, amount]
         case "sentence":
-            return [f"{q} of {name} at {unit} makes {amount}"]
+            return [f"{q} {steady('of')} {name} {steady('at')} {unit} {steady('makes')} {amount}"]
     return [p.row(name, q, unit, amount)]
 
 
@@ -128,12 +128,12 @@ def _total_lines(p: Pen, style: str, sums: _Sums) -> list[str]:
     rng, taxes = p.rng, p.locale.taxes
     rows = [(protect(p.label("subtotal")), p.money(sums.subtotal))]
     if sums.discount:
-        rows.append((p.label("discount"), p.money(-sums.discount if rng.random() < 0.5 else sums.discount)))
+        rows.append((steady(p.label("discount")), p.money(-sums.discount if rng.random() < 0.5 else sums.discount)))
     if sums.shipping:
-        rows.append((p.label("shipping"), p.money(sums.shipping)))
+        rows.append((steady(p.label("shipping")), p.money(sums.shipping)))
     if sums.tax is not None:
         forms = f"{pick(rng, taxes)} {sums.rate}%|{pick(rng, taxes)} ({sums.rate}%)|{pick(rng, taxes)}"
-        rows.append((pick(rng, forms), p.money(sums.tax)))
+        rows.append((steady(pick(rng, forms)), p.money(sums.tax)))
     rows.append((protect(p.label("total")), p.money(sums.total, True)))
     between = {"colon": ":  ", "split_lines": "\n", "equals": " = "}.get(style, "  ")
     return [f"{label}{between}{money}" for label, money in rows]
@@ -151,12 +151,12 @@ def _seller(rng: Random, locale: Locale, name: str) -> list[str]:
 def _meta(p: Pen, style: str, number: str, date: str, due: str) -> list[str]:
     """The lines with number (gold), date (gold) and due date."""
     rng, number = p.rng, protect(number)
-    number_label = pick(rng, "INVOICE NO|INVOICE NUMBER|INVOICE #|INV NO|NO.")
+    number_label = steady(pick(rng, "INVOICE NO|INVOICE NUMBER|INVOICE #|INV NO|NO."))
     due_line = f"{pick(rng, 'DUE DATE|PAYMENT DUE|DUE')}: {due}"
     if style == "block":
         return [f"{number_label}  {pick(rng, 'INVOICE DATE|DATE')}  DUE DATE", f"{number}  {date}  {due}"]
     if style == "sentence":
-        return [f"Invoice {number} was issued on {date} and is payable by {due}."]
+        return [f"{steady('Invoice')} {number} was issued on {date} and is payable by {due}."]
     date_label = pick(rng, f"INVOICE DATE|DATE|ISSUED|{p.label('date').rstrip(' :')}")
     return [f"{number_label}: {number}", f"{date_label}: {date}", *maybe(rng, 0.6, due_line)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from envs.synthetic_bill import Bill, Pen, protect
+from envs.synthetic_bill import Bill, Pen, protect, steady
 from envs.words import digits, maybe, pick
 
 
@@ -39,7 +39,7 @@ def _draw_rows(p: Pen, bill: Bill, style: str) -> _Rows:
     summarised = bill.tax is not None and not bill.tax_added and not bare and rng.random() < 0.6
 
     def row(label: str, cents: int) -> str:
-        return p.row(label + colon, p.money(cents))
+        return p.row(steady(label + colon), p.money(cents))
 
     off = bill.discount
     discount = [row(p.label("discount"), -off if rng.random() < 0.6 else off)] if off else []
@@ -73,7 +73,8 @@ def _summary(p: Pen, bill: Bill) -> list[str]:
         (f"{t} ANALYSIS", "GOODS", "TAX AMOUNT"),
         (t, "TAXABLE AMT", f"{t} AMT"),
     )
-    return [p.row(*p.rng.choice(headings)), p.row(rate, p.money(bill.untaxed, False), p.money(bill.tax or 0, False))]
+    heading = p.row(*map(steady, p.rng.choice(headings)))
+    return [heading, p.row(rate, p.money(bill.untaxed, False), p.money(bill.tax or 0, False))]
 
 
 def _plain(p: Pen, bill: Bill, r: _Rows) -> list[str]:
@@ -125,7 +126,7 @@ def _diy(p: Pen, bill: Bill, r: _Rows) -> list[str]:
         totals = [p.row(f"TOTAL INCL. {rate}", p.money(bill.unrounded)), *r.rounding, r.total]
     included = r.tax
     if bill.tax is not None and not bill.tax_added:
-        included = [p.row(f"{bill.tax_label} @{bill.tax_rate}% INCLUDED IN TOTAL", p.money(bill.tax))]
+        included = [p.row(steady(f"{bill.tax_label} @{bill.tax_rate}% INCLUDED IN TOTAL"), p.money(bill.tax))]
     return [counted, *r.discount, *totals, *included]
 
 
