@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from rewards.errors import ConfigError
 from rl.config import SamplerConfig
+
+STARTER = Path(__file__).resolve().parents[1] / "results" / "starter"
 
 
 def bench_rollout(
@@ -82,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="offramp bench", description="Measure a part of the loop.")
     kinds = parser.add_subparsers(dest="kind", required=True)
     rollout = kinds.add_parser("rollout", help="the sampler against bare LLM.generate, in turns")
-    rollout.add_argument("--model", default="results/starter", help="a model folder or hub name (default: the starter)")
+    rollout.add_argument("--model", default=str(STARTER), help="a model folder or hub name (default: the starter)")
     rollout.add_argument("--task", default="receipt")
     rollout.add_argument("--documents", type=int, default=16)
     rollout.add_argument("--group-size", type=int, default=8)
@@ -93,7 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     rollout.add_argument("--rounds", type=int, default=4)
     values = vars(parser.parse_args(arguments))
     values.pop("kind")
-    result = bench_rollout(values.pop("model"), **values)
+    model = values.pop("model")
+    try:
+        result = bench_rollout(model, **values)
+    except OSError as error:
+        raise ConfigError(f"--model {model}: no model folder, and no such model in the hub's reach") from error
     for turn, ratio in enumerate(result["ratios"], start=1):
         print(f"round {turn}: sampler / bare LLM.generate = {ratio:.3f}")
     print(
