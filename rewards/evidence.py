@@ -20,24 +20,26 @@ class Grounded:
 
     points: of the scalars by path (None: left out).  expected: fields and arrays that the document shows and the
     attempt leaves out, and arrays that it shows.  lines: of the well grounded amounts.  rows, matches, row_points: by
-    array, in the attempt's order.
+    array, in the attempt's order.  leaf_points: by path of a leaf ("votes[].for"), for arrays that tell them apart.  index: the document's.
     """
 
-    __slots__ = ("expected", "findings", "lines", "matches", "points", "row_points", "rows")
+    __slots__ = ("expected", "findings", "index", "leaf_points", "lines", "matches", "points", "row_points", "rows")
 
-    def __init__(self) -> None:
+    def __init__(self, index: DocumentIndex) -> None:
+        self.index = index
         self.points: dict[str, float | None] = {}
         self.expected: set[str] = set()
         self.lines: set[int] = set()
         self.rows: dict[str, list[tuple[str, Decimal | None]]] = {}
         self.matches: dict[str, list[Match | None]] = {}
         self.row_points: dict[str, list[float]] = {}
+        self.leaf_points: dict[str, list[float | None]] = {}
         self.findings: list[Finding] = []
 
 
 def gather(plan: Plan, index: DocumentIndex, value: dict[str, Any], abstain: float) -> Grounded:
     """Looks every value of a schema-valid attempt up in the document."""
-    result = Grounded()
+    result = Grounded(index)
     for rows in plan.rows.values():
         zone(rows, plan, index)
     for path, field in plan.scalars.items():

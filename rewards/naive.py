@@ -9,7 +9,7 @@ from typing import Any
 from rewards import normalize
 from rewards.document import DocumentIndex
 from rewards.plan import Plan
-from rewards.relations import evaluate
+from rewards.relations import evaluate, rows_of
 from rewards.score import Score, not_applicable, scored
 
 
@@ -28,27 +28,14 @@ def adds_up(plan: Plan, value: dict[str, Any]) -> Score:
         closes = False
         for relation in alternatives:
             array = relation.rows
-            rows: list[Any] = (value.get(array) or []) if array else [None]
-            sums = {p: _sum(value, p) for p in relation.paths if "[]." in p}
-            holds = True
-            for row in rows:
-                scalars = {
-                    path: normalize.amount(
-                        (row or {}).get(path.split("[].", 1)[1]) if "[]." in path else value.get(path)
-                    )
-                    or Decimal(0)
-                    for path in relation.paths
-                }
-                holds &= evaluate(relation.left, scalars, sums) == evaluate(relation.right, scalars, sums)
-            closes |= holds
+            rows: list[Any] = rows_of(value, array) if array else [None]
+            lefts = [evaluate(relation.left, value, row, Decimal(0)) for row in rows]
+            if relation.right is None:
+                closes |= len(set(lefts)) <= 1
+            else:
+                closes |= lefts == [evaluate(relation.right, value, row, Decimal(0)) for row in rows]
         outcomes.append(closes)
     return scored(sum(outcomes) / len(outcomes)) if outcomes else not_applicable("the task has no relations")
-
-
-def _sum(value: dict[str, Any], path: str) -> Decimal:
-    array, leaf = path.split("[].", 1)
-    amounts = [normalize.amount(row.get(leaf)) for row in value.get(array) or []]
-    return sum((a for a in amounts if a is not None), Decimal(0))
 
 
 def words_in_source(plan: Plan, value: dict[str, Any], index: DocumentIndex) -> Score:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
 from rewards import normalize
 from rewards.evidence import Grounded
 from rewards.plan import Plan
-from rewards.relations import Relation, evaluate
+from rewards.relations import Path, Relation, applies, at_path, evaluate, rows_of
 from rewards.score import Finding, Score, not_applicable, scored
 
 # At least this many points make an operand grounded in full: a label may stand apart from its amount.
 TRUSTED = 0.5
+NAMED = 0.3  # a row whose name fits worse than this is no row of the document
+SHARED = 0.1  # of the trust, where two operands stand on one printed number
 
 
 def _trust(points: float | None) -> float:
@@ -20,27 +23,31 @@ def _trust(points: float | None) -> float:
 
 
 def reconciles(plan: Plan, value: dict[str, Any], grounded: Grounded) -> Score:
-    """Mean over the relations that apply: 1 where an alternative closes to the cent and its operands are grounded.
+    """Mean over the relations that apply: 1 where an alternative closes to the cent and its operands are grounded, each
+    on a printed number of its own. A relation over rows is worth the mean of its rows, same() the share of its rows
+    that agree.
 
     A relation whose operand is missing is 0 where the document shows that operand, and does not apply otherwise; a sum
-    over no rows is 0 for the same reason.
+    over no rows is 0 for the same reason. One whose condition does not hold does not apply.
     """
-    scalars = {
-        path: normalize.amount(value.get(path)) for path in plan.scalars if plan.scalars[path].spec.kind in _NUMERIC
-    }
     values: list[float] = []
     findings: list[Finding] = []
+    spans = {f.path: f.span for f in grounded.findings if f.span is not None and f.path in plan.scalars}
     for name, alternatives in plan.task.relations.items():
         best: float | None = None
-        why = "an operand is missing"
+        why = "its condition does not hold"
         missing = False
         for relation in alternatives:
-            outcome = (
-                _rowwise(relation, value, grounded)
-                if relation.rows
-                else _whole(relation, plan, scalars, value, grounded)
-            )
+            if relation.rows is None and not applies(relation, value):
+                continue
+            if relation.kind == "same":
+                outcome = _same(relation, plan, value, grounded)
+            elif relation.rows is not None:
+                outcome = _rowwise(relation, plan, value, grounded)
+            else:
+                outcome = _whole(relation, plan, value, grounded, spans)
             if outcome is None:
+                why = "an operand is missing" if best is None else why
                 missing |= any(path.split("[]")[0] in grounded.expected for path in relation.paths)
                 continue
             if best is None or outcome > best:
@@ -55,41 +62,94 @@ def reconciles(plan: Plan, value: dict[str, Any], grounded: Grounded) -> Score:
     return scored(sum(values) / len(values), findings)
 
 
-_NUMERIC = ("money", "number")
-
-
 def _whole(
-    relation: Relation, plan: Plan, scalars: dict[str, Decimal | None], value: dict[str, Any], grounded: Grounded
+    relation: Relation,
+    plan: Plan,
+    value: dict[str, Any],
+    grounded: Grounded,
+    spans: dict[str, tuple[int, int]],
 ) -> float | None:
-    sums: dict[str, Decimal] = {}
-    trust = 1.0
-    for path in relation.paths:
-        if "[]" in path:
-            array, leaf = path.split("[].", 1)
-            rows = value.get(array) or []
-            if not rows:
-                return None
-            amounts = [normalize.amount(row.get(leaf)) for row in rows]
-            sums[path] = sum((a for a in amounts if a is not None), Decimal(0))
-            if leaf == plan.rows[array].spec.amount:
-                named = [m is not None and m.name >= 0.3 for m in grounded.matches[array]]
-                trust *= sum(named) / len(named)
-        elif scalars.get(path):  # a zero closes nothing that its absence would not
-            trust *= _trust(grounded.points.get(path))
-    left, right = evaluate(relation.left, scalars, sums), evaluate(relation.right, scalars, sums)
+    left = evaluate(relation.left, value)
+    right = evaluate(relation.right, value) if relation.right is not None else None
     if left is None or right is None:
         return None
-    return trust if left == right else 0.0
+    if left != right:
+        return 0.0
+    trust = 1.0
+    used: dict[tuple[int, int], set[str]] = {}
+    for path in relation.operands:
+        if path.array is not None:
+            trust *= _summed(path, plan, value, grounded)
+        elif number := normalize.amount(at_path(value, path.keys)):  # a zero closes nothing that its absence would not
+            trust *= _trust(grounded.points.get(path.text))
+            span = spans.get(path.text)
+            if span is None:
+                continue
+            sharing = used.setdefault(span, set())
+            sharing.add(path.text)
+            if len(sharing) > 1 and len(sharing) > _printed(number, grounded):
+                trust *= SHARED
+    return trust
 
 
-def _rowwise(relation: Relation, value: dict[str, Any], grounded: Grounded) -> float | None:
+def _printed(number: Decimal, grounded: Grounded) -> int:
+    """How often a number is printed, whatever its sign."""
+    return sum(abs(printed.value) == abs(number) for printed in grounded.index.numbers)
+
+
+def _summed(path: Path, plan: Plan, value: dict[str, Any], grounded: Grounded) -> float:
+    """The trust in a sum over rows: the share of rows that the document has."""
+    array = path.array
+    assert array is not None
+    known = grounded.leaf_points.get(path.text)
+    if known is not None:
+        points = [_trust(one) for one in known]
+    elif path.keys == (plan.rows[array].spec.amount,):
+        points = [float(match is not None and match.name >= NAMED) for match in grounded.matches[array]]
+    else:
+        points = grounded.row_points[array]
+    return sum(points) / len(points) if points else 0.0
+
+
+def _row_trust(relation: Relation, i: int, row: Any, grounded: Grounded) -> float:
+    """The trust in the fields of one row that the relation names."""
     array = relation.rows
     assert array is not None
-    rows = value.get(array) or []
+    trust = 1.0
+    for path in relation.operands:
+        if path.array != array or not normalize.amount(at_path(row, path.keys)):
+            continue
+        known = grounded.leaf_points.get(path.text)
+        if known is None:
+            return grounded.row_points[array][i]
+        trust *= _trust(known[i])
+    return trust
+
+
+def _rowwise(relation: Relation, plan: Plan, value: dict[str, Any], grounded: Grounded) -> float | None:
+    assert relation.rows is not None and relation.right is not None
     outcomes: list[float] = []
-    for i, row in enumerate(rows):
-        scalars = {path: normalize.amount(row.get(path.split("[].", 1)[1])) for path in relation.paths if "[]." in path}
-        left, right = evaluate(relation.left, scalars, {}), evaluate(relation.right, scalars, {})
+    for i, row in enumerate(rows_of(value, relation.rows)):
+        if not applies(relation, value, row):
+            continue
+        left, right = evaluate(relation.left, value, row), evaluate(relation.right, value, row)
         if left is not None and right is not None:
-            outcomes.append(grounded.row_points[array][i] if left == right else 0.0)
+            outcomes.append(_row_trust(relation, i, row, grounded) if left == right else 0.0)
     return sum(outcomes) / len(outcomes) if outcomes else None
+
+
+def _same(relation: Relation, plan: Plan, value: dict[str, Any], grounded: Grounded) -> float | None:
+    """The share of the rows that have the most common value, each worth the trust in its fields; rows that lack an
+    operand are left out, and a single row has nothing to agree with."""
+    assert relation.rows is not None
+    found: dict[int, Decimal] = {}
+    rows = rows_of(value, relation.rows)
+    for i, row in enumerate(rows):
+        if applies(relation, value, row) and (result := evaluate(relation.left, value, row)) is not None:
+            found[i] = result
+    if len(found) < 2:
+        return None
+    common, count = Counter(found.values()).most_common(1)[0]
+    if count < 2:
+        return 0.0
+    return sum(_row_trust(relation, i, rows[i], grounded) for i, v in found.items() if v == common) / len(found)

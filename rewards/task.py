@@ -22,6 +22,7 @@ from rewards.relations import Relation, RelationFault, parse_relation
 TASK_FOLDER = Path(__file__).resolve().parents[1] / "configs" / "task"
 
 Kind = Literal["text", "code", "date", "money", "number", "class"]
+NUMERIC = ("money", "number")
 
 Weight = Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)]
 Points = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -339,15 +340,24 @@ def _checked(file: TaskFile, where: str) -> Task:
 
 
 def _relation(text: str, file: TaskFile, known: list[str], where: str) -> Relation:
+    hint = ""
     try:
         relation = parse_relation(text)
+        arrays = {path.split("[]")[0] for path in known if "[]" in path}
+        operands = set(map(id, relation.operands))
+        for path in relation.named():
+            if id(path) not in operands and path.text in arrays:
+                continue  # in a condition: whether there are rows
+            if path.text not in known:
+                hint = nearest(path.text, known)
+                raise RelationFault(f"no field {path.text!r}", path.position)
+            kind = file.fields[path.text].kind
+            if id(path) in operands and kind not in NUMERIC:
+                hint = f"; a relation takes {', '.join(NUMERIC)}"
+                raise RelationFault(f"{path.text!r} is {kind}", path.position)
     except RelationFault as fault:
-        raise ConfigError(f"{where}: {fault.reason} at character {fault.position + 1} of {text!r}") from None
-    for path in relation.paths:
-        if path not in known:
-            raise ConfigError(f"{where}: no field {path!r}{nearest(path, known)}")
-        if file.fields[path].kind not in ("money", "number"):
-            raise ConfigError(f"{where}: {path!r} is {file.fields[path].kind}; a relation takes money and number")
+        at = f"at character {fault.position + 1} of {text!r}"
+        raise ConfigError(f"{where}: {fault.reason} {at}{hint}") from None
     return relation
 
 
