@@ -75,13 +75,14 @@ def explain(args: list[str], as_json: bool) -> dict[str, Any] | None:
     values = read_keys("explain", args, EXPLAIN_KEYS, required=("task", "docs.path", "id"))
     if values is None:
         return None
-    from rewards.rubric import Rubric, explain_text
+    from rewards.explain import explain_text
+    from rewards.rubric import Rubric
 
     task = load_task(values["task"])
     document = _document(values["docs.path"], values["id"])
     completion = _completion(values, document.id)
     result = Rubric(task).score(document, completion)
-    print(explain_text(result))
+    print(explain_text(result, document, task))
     return {
         "id": document.id,
         "total": result.total,

@@ -29,6 +29,7 @@ class RubricScore:
 
     total: in [0, 1] (0 with status "error": look at the status first).  gate: the gate that failed, or None.
     parts: reward -> unweighted value in [0, 1], or None where it does not apply.  error: the trouble, in one line.
+    checks: the reward or gate that each of the findings comes from, in their order.
     """
 
     total: float
@@ -37,6 +38,7 @@ class RubricScore:
     parts: dict[str, float | None]
     findings: tuple[Finding, ...]
     error: str | None = None
+    checks: tuple[str, ...] = ()
 
 
 def index_document(document: Document, task: Task) -> DocumentIndex:
@@ -82,20 +84,22 @@ class Rubric:
         if isinstance(attempt, ParseFault):
             where = "" if attempt.position is None else f" at character {attempt.position}"
             finding = Finding("", completion[:40], None, 0.0, f"{attempt.reason}{where}")
-            return RubricScore(0.0, "scored", "parses", {}, (finding,))
+            return RubricScore(0.0, "scored", "parses", {}, (finding,), None, ("parses",))
         value = attempt.value
         if not schema.valid(self.plan, value):
             kept, faults = schema.share(self.plan, value)
             # Part of a schema is worth something inside its band, so that there is a slope to climb.
             low = gates.get("parses", 0.0)
             high = max(low, gates.get("schema", 0.0))
-            return RubricScore(low + (high - low) * kept, "scored", "schema", {}, tuple(faults))
+            checks = ("schema",) * len(faults)
+            return RubricScore(low + (high - low) * kept, "scored", "schema", {}, tuple(faults), None, checks)
         return self._rewards(document, index, value)
 
     def _rewards(self, document: Document, index: DocumentIndex, value: dict[str, Any]) -> RubricScore:
         grounded = gather(self.plan, index, value, self.task.rubric.abstain)
         parts: dict[str, float | None] = {}
         findings: list[Finding] = []
+        checks: list[str] = []
         total = weights = 0.0
         for name, weight in self.task.rubric.rewards.items():
             if weight == 0:
@@ -104,16 +108,19 @@ class Rubric:
                 outcome = self._part(name, document, index, value, grounded)
             except Exception as fault:  # a user's reward may raise anything; ours must not stop a run either
                 message = f"{name}: {type(fault).__name__}: {fault}".replace("\n", " ")[:300]
-                return RubricScore(0.0, "error", None, parts, tuple(findings), message)
+                return RubricScore(0.0, "error", None, parts, tuple(findings), message, tuple(checks))
             if outcome.status == "error":
-                return RubricScore(0.0, "error", None, parts, tuple(findings), f"{name}: {outcome.error}")
+                message = f"{name}: {outcome.error}"
+                return RubricScore(0.0, "error", None, parts, tuple(findings), message, tuple(checks))
             parts[name] = outcome.value
             findings.extend(outcome.findings)
+            checks.extend([name] * len(outcome.findings))
             if outcome.value is not None:
                 total += weight * outcome.value
                 weights += weight
         mean = total / weights if weights else 0.0
-        return RubricScore(self.floor + (1.0 - self.floor) * min(mean, 1.0), "scored", None, parts, tuple(findings))
+        total = self.floor + (1.0 - self.floor) * min(mean, 1.0)
+        return RubricScore(total, "scored", None, parts, tuple(findings), None, tuple(checks))
 
     def _part(
         self, name: str, document: Document, index: DocumentIndex, value: dict[str, Any], grounded: Grounded
@@ -200,22 +207,3 @@ def _covers(plan: Plan, index: DocumentIndex, grounded: Grounded) -> Score:
     if not shares:
         return not_applicable("the document shows no table")
     return scored(sum(shares) / len(shares), findings)
-
-
-def explain_text(score: RubricScore) -> str:
-    """The score as a tree for a terminal: total, parts, then field by field: value, points, why, where."""
-    if score.status == "error":
-        return f"error  {score.error}"
-    head = f"total {score.total:.3f}" + (f"  stopped at the gate `{score.gate}`" if score.gate else "")
-    lines = [head]
-    parts = list(score.parts.items())
-    for i, (name, part) in enumerate(parts):
-        branch = "└─" if i == len(parts) - 1 and not score.findings else "├─"
-        lines.append(f"{branch} {name:<12} {'does not apply' if part is None else f'{part:.3f}'}")
-    for i, finding in enumerate(score.findings):
-        branch = "└─" if i == len(score.findings) - 1 else "├─"
-        points = "  -  " if finding.points is None else f"{finding.points:5.2f}"
-        given = "" if finding.value is None else f" {finding.value!r}"
-        where = "" if finding.span is None else f"  [{finding.span[0]}:{finding.span[1]}]"
-        lines.append(f"{branch} {points}  {finding.path or '(whole)'}{given}: {finding.why}{where}")
-    return "\n".join(lines)

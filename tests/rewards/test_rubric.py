@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from rewards.document import Document
-from rewards.rubric import Rubric, RubricScore, explain_text
+from rewards.explain import explain_text
+from rewards.rubric import Rubric, RubricScore
 from rewards.task import TASK_FOLDER, load_task, task_from_dict
 
 TASK = load_task("receipt")
@@ -338,7 +339,7 @@ def test_the_schema_gate(completion: str) -> None:
 
 def test_explain_names_every_field() -> None:
     text = explain_text(score(SHOP, SHOP_GOLD | {"total": "50.00"}))
-    for part in ("total 0.", "grounded", "reconciles", "covers", "vendor 'KEDAI", "items[2].amount", "relations.total"):
+    for part in ("reward 0.", "grounded", "reconciles", "covers", 'vendor "KEDAI', "[2]", 'amount "5.55"', "relations"):
         assert part in text
 
 

@@ -8,7 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from envs.synthetic import draw, generate
-from rewards.rubric import Rubric, explain_text
+from rewards.explain import explain_text
+from rewards.rubric import Rubric
 from rewards.task import load_task
 
 SEED = 20261
@@ -25,7 +26,7 @@ def _below(job: tuple[str, int, int]) -> list[tuple[str, float, str]]:
         assert document.gold is not None
         score = rubric.score(document, task.canonical(document.gold))
         if score.total != 1.0:
-            lines = [line for line in explain_text(score).splitlines() if "─  0." in line]
+            lines = [line for line in explain_text(score).splitlines() if "✗" in line or "~" in line]
             found.append((document.id, score.total, " ".join(lines)))
     return found
 
