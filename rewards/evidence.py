@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from rewards import normalize
 from rewards.document import DocumentIndex, Number
 from rewards.grounding import evidence, ground
-from rewards.plan import FieldPlan, Plan, RowPlan
+from rewards.mentions import ground_mentions, uncovered_names
+from rewards.plan import FieldPlan, Plan, RecordPlan, RowPlan
+from rewards.records import Found, ground_records, records
 from rewards.rows import Match, as_rows, match_rows
 from rewards.score import Finding
 from rewards.table import known_zone, places, zone
@@ -20,10 +22,24 @@ class Grounded:
 
     points: of the scalars by path (None: left out).  expected: fields and arrays that the document shows and the
     attempt leaves out, and arrays that it shows.  lines: of the well grounded amounts.  rows, matches, row_points: by
-    array, in the attempt's order.  leaf_points: by path of a leaf ("votes[].for"), for arrays that tell them apart.  index: the document's.
+    array, in the attempt's order.  leaf_points: by path of a leaf ("votes[].for"), for arrays that tell them apart.
+    records: what the rows of an array of records came to.  names: the share of the text's names that are given, and the
+    spans of the others; None where the task has no mentions.  index: the document's.
     """
 
-    __slots__ = ("expected", "findings", "index", "leaf_points", "lines", "matches", "points", "row_points", "rows")
+    __slots__ = (
+        "expected",
+        "findings",
+        "index",
+        "leaf_points",
+        "lines",
+        "matches",
+        "names",
+        "points",
+        "records",
+        "row_points",
+        "rows",
+    )
 
     def __init__(self, index: DocumentIndex) -> None:
         self.index = index
@@ -34,6 +50,8 @@ class Grounded:
         self.matches: dict[str, list[Match | None]] = {}
         self.row_points: dict[str, list[float]] = {}
         self.leaf_points: dict[str, list[float | None]] = {}
+        self.names: tuple[float | None, list[tuple[int, int]]] | None = None
+        self.records: dict[str, list[Found]] = {}
         self.findings: list[Finding] = []
 
 
@@ -56,7 +74,26 @@ def gather(plan: Plan, index: DocumentIndex, value: dict[str, Any], abstain: flo
             result.lines.add(known.line)
     for array, rows in plan.rows.items():
         _rows(result, rows, index, value.get(array))
+    for array, record in plan.records.items():
+        _records(result, record, index, value.get(array), abstain)
+    for array, mention in plan.mentions.items():
+        scores, leaves, findings = ground_mentions(mention, plan, index, value.get(array))
+        result.row_points[array] = scores
+        result.leaf_points |= {f"{array}[].{leaf}": points for leaf, points in leaves.items()}
+        result.findings += findings
+    if any(mention.spec.covers for mention in plan.mentions.values()):
+        result.names = uncovered_names(plan, index, value)
     return result
+
+
+def _records(result: Grounded, plan: RecordPlan, index: DocumentIndex, given: Any, abstain: float) -> None:
+    found, scores, findings = ground_records(plan, index, given, abstain)
+    result.records[plan.array], result.row_points[plan.array] = found, scores
+    for leaf in plan.fields:
+        result.leaf_points[f"{plan.array}[].{leaf}"] = [one.points.get(leaf) for one in found]
+    result.findings += findings
+    if plan.spec.covers and records(plan, index):
+        result.expected.add(plan.array)
 
 
 def _at(value: Any, path: str) -> Any:

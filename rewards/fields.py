@@ -11,7 +11,7 @@ from rapidfuzz import fuzz
 from rewards import normalize
 from rewards.dates import iso
 from rewards.plan import compile_plan
-from rewards.task import Task
+from rewards.task import NUMERIC, Task
 
 HEADER = ("vendor", "date", "total")
 
@@ -47,7 +47,7 @@ def canonical(kind: str, value: Any) -> Any:
     but the same text."""
     if value is None or value == "":
         return None
-    if kind in ("money", "number"):
+    if kind in NUMERIC:
         amount = normalize.amount(value)
         return str(value) if amount is None else amount.normalize()
     if kind == "date":
@@ -123,11 +123,11 @@ def compare(task: Task, attempt: Mapping[str, Any] | None, gold: Mapping[str, An
         tp, fp, fn = _counts(canonical(kind, _get(given, [top, *below])), canonical(kind, _get(gold, [top, *below])))
         # An unparsable attempt is never exact, not even where gold is null.
         fields[path] = FieldCounts(tp, fp, fn, fp + fn == 0 and attempt is not None)
-    for array, rows in plan.rows.items():
+    for array, leaves in plan.arrays.items():
         if array not in gold:
             continue
-        known = [key for key in rows.fields if not gold[array] or any(key in row for row in gold[array])]
-        kinds = [rows.fields[key].spec.kind for key in known]
+        known = [key for key in leaves if not gold[array] or any(key in row for row in gold[array])]
+        kinds = [leaves[key].spec.kind for key in known]
         mine, right = _rows(given.get(array), known, kinds), _rows(gold[array], known, kinds)
         pairs = align(mine, right, kinds)
         paired = dict(pairs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema_rs
 
 from rewards import normalize
-from rewards.task import Bounds, FieldSpec, RowSpec, Task, leaves
+from rewards.task import NUMERIC, Bounds, FieldSpec, MentionSpec, RecordSpec, RowSpec, Task, leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,35 @@ class RowPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordPlan:
+    """An array of labelled numbers: its leaves by key, the key of its name, the keys of its numbers, and the pattern of
+    their labels with the leaves that each can mean. `whole`: only whole numbers count."""
+
+    array: str
+    spec: RecordSpec
+    fields: dict[str, FieldPlan]
+    name: str | None
+    numbers: tuple[str, ...]
+    needs: str | None
+    labels: re.Pattern[str] | None
+    leaves_of: dict[str, tuple[str, ...]]
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MentionPlan:
+    """An array of mentions: its leaves by key, and the words that are no name."""
+
+    array: str
+    spec: MentionSpec
+    fields: dict[str, FieldPlan]
+    ignore: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A task, compiled. `scalars` are the leaves outside arrays, by path; `table_words` stand only in headings of rows.
+    `rows`, `records` and `mentions` are its arrays; `arrays` has the leaves of them all.
     `label_words` are all words of labels; long and short ones are looked for with one misread character."""
 
     task: Task
@@ -107,6 +134,14 @@ class Plan:
     short_words: tuple[str, ...]
     bounds: dict[str, tuple[Decimal | date | None, Decimal | date | None]]
     weight: float
+    records: dict[str, RecordPlan]
+    mentions: dict[str, MentionPlan]
+    arrays: dict[str, dict[str, FieldPlan]]
+
+    def array_weight(self, array: str) -> float:
+        """The weight of an array in `grounded`."""
+        specs: tuple[Mapping[str, RowPlan | RecordPlan | MentionPlan], ...] = (self.rows, self.records, self.mentions)
+        return next(section[array].spec.weight for section in specs if array in section)
 
 
 def _limit(value: Any) -> Decimal | date | None:
@@ -138,14 +173,45 @@ def _phrases(listed: Sequence[str]) -> Phrases:
     return found
 
 
+def _record(array: str, spec: RecordSpec, own: dict[str, FieldPlan]) -> RecordPlan:
+    numbers = tuple(key for key, field in own.items() if field.spec.kind in NUMERIC)
+    leaves_of: dict[str, tuple[str, ...]] = {}
+    for key in numbers:
+        for cue in own[key].spec.cue or ():
+            folded = " ".join(normalize.words(cue))
+            leaves_of[folded] = (*leaves_of.get(folded, ()), key)
+    for other in spec.other or ():
+        leaves_of.setdefault(" ".join(normalize.words(other)), ())
+    listed = sorted(leaves_of, key=len, reverse=True)
+    # Between the words of a label stands whatever a page puts there: Broker Non- Votes.
+    patterns = [r"[\W_]{1,40}".join(map(re.escape, label.split())) for label in listed]
+    labels = re.compile(r"(?<![^\W_])(?:" + "|".join(patterns) + r")(?![^\W_])", re.IGNORECASE) if listed else None
+    return RecordPlan(
+        array=array,
+        spec=spec,
+        fields=own,
+        name=spec.name,
+        numbers=numbers,
+        needs=spec.needs,
+        labels=labels,
+        leaves_of=leaves_of,
+        whole=all(own[key].spec.kind == "count" for key in numbers),
+    )
+
+
 @lru_cache(maxsize=32)
 def compile_plan(task: Task) -> Plan:
     """The Plan of a task, built once."""
     known = {path: _field(task, path, schema) for path, schema in leaves(task.schema)}
     scalars = {path: field for path, field in known.items() if "[]" not in path}
+    arrays: dict[str, dict[str, FieldPlan]] = {array: {} for array in (*task.rows, *task.records, *task.mentions)}
+    for path, field in known.items():
+        if "[]." in path:
+            array, leaf = path.split("[].", 1)
+            arrays[array][leaf] = field
     rows = {}
     for array, spec in task.rows.items():
-        own = {path.removeprefix(f"{array}[]."): f for path, f in known.items() if path.startswith(f"{array}[].")}
+        own = arrays[array]
         cues = [word for f in scalars.values() if f.spec.kind == "money" for word in f.spec.cue or ()]
         vocabulary = {w for phrase in (*spec.summary, *spec.end, *cues) for w in normalize.words(phrase)}
         vocabulary |= {mark.strip(".$").lower() for mark in normalize.CURRENCY}
@@ -182,4 +248,12 @@ def compile_plan(task: Task) -> Plan:
         short_words=tuple(sorted(w for w in short if 3 <= len(w) < 5)),
         bounds={path: (_limit(b.min), _limit(b.max)) for path, b in bounds.items()},
         weight=sum(task.rubric.rewards.values()),
+        records={array: _record(array, spec, arrays[array]) for array, spec in task.records.items()},
+        mentions={
+            array: MentionPlan(
+                array, spec, arrays[array], frozenset(w for p in spec.ignore or () for w in normalize.words(p))
+            )
+            for array, spec in task.mentions.items()
+        },
+        arrays=arrays,
     )

@@ -48,6 +48,9 @@ def reconciles(plan: Plan, value: dict[str, Any], grounded: Grounded) -> Score:
                 outcome = _whole(relation, plan, value, grounded, spans)
             if outcome is None:
                 why = "an operand is missing" if best is None else why
+                if relation.kind == "same" and rows_of(value, relation.rows or ""):
+                    why = "a single row has nothing to agree with"
+                    continue
                 missing |= any(path.split("[]")[0] in grounded.expected for path in relation.paths)
                 continue
             if best is None or outcome > best:

@@ -17,6 +17,7 @@ from rewards.parse import ParseFault, parse
 from rewards.plan import Plan, compile_plan
 from rewards.plausible import characters, plausible
 from rewards.reconcile import reconciles
+from rewards.records import uncovered
 from rewards.score import Finding, Score, Status, not_applicable, scored
 from rewards.task import Task
 
@@ -179,7 +180,7 @@ def _grounded(plan: Plan, grounded: Grounded) -> Score:
             total += weight * points
             weights += weight
     for array, points_of_rows in grounded.row_points.items():
-        weight = plan.rows[array].spec.weight
+        weight = plan.array_weight(array)
         if points_of_rows:
             total += weight * sum(points_of_rows) / len(points_of_rows)
             weights += weight
@@ -204,6 +205,15 @@ def _covers(plan: Plan, index: DocumentIndex, grounded: Grounded) -> Score:
         for i in missing[:20]:
             line = index.lines[i]
             findings.append(Finding(array, None, (line.start, line.end), 0.0, "a printed line that no row explains"))
+    for array, record in plan.records.items():
+        if record.spec.covers:
+            share, left = uncovered(record, index, grounded.records[array])
+            shares += [] if share is None else [share]
+            findings += [Finding(array, None, one.span, 0.0, "a printed record that no row is") for one in left[:20]]
+    if grounded.names is not None:
+        share, spans = grounded.names
+        shares += [] if share is None else [share]
+        findings += [Finding("", None, span, 0.0, "a name of the text that no row gives") for span in spans[:20]]
     if not shares:
-        return not_applicable("the document shows no table")
+        return not_applicable("the document shows no table, no record and no name")
     return scored(sum(shares) / len(shares), findings)

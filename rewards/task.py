@@ -7,7 +7,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,8 +21,8 @@ from rewards.relations import Relation, RelationFault, parse_relation
 
 TASK_FOLDER = Path(__file__).resolve().parents[1] / "configs" / "task"
 
-Kind = Literal["text", "code", "date", "money", "number", "class"]
-NUMERIC = ("money", "number")
+Kind = Literal["text", "code", "date", "money", "number", "count", "class"]
+NUMERIC = ("money", "number", "count")
 
 Weight = Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)]
 Points = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -36,7 +36,8 @@ class _Model(BaseModel):
 class FieldSpec(_Model):
     """How one leaf is normalised, grounded and compared. An optional key that is left out means: no such check.
 
-    kind: text | code (an identifier: exact, a word of its own) | date | money | number | class (of the schema's enum).
+    kind: text | code (an identifier: exact, a word of its own) | date | money | number | count (a whole number) |
+    class (of the schema's enum).
     weight: share of this field in `grounded` (the leaves of one row share their array's weight).
     formats: printed forms of a date, in order of preference.
     cue: words that stand on the line of the value or just above it.  avoid: words that mark a line as something else.
@@ -86,6 +87,36 @@ class RowSpec(_Model):
     units: list[Word] | None = None
 
 
+class RecordSpec(_Model):
+    """How the rows of one array stand in a document that prints them as groups of labelled numbers (rewards.records).
+    The cues of its number leaves are the labels; without any, a row is grounded where one line has all its numbers.
+
+    weight: share of the records in `grounded`.  name: the leaf that says what the record is about.
+    needs: the number leaf without which a group of numbers is no record.  covers: false: rows may be left out.
+    other: labels of numbers that are no leaf (a column of totals).
+    """
+
+    weight: Weight
+    name: str | None = None
+    needs: str | None = None
+    covers: bool = True
+    other: list[Word] | None = None
+
+
+class MentionSpec(_Model):
+    """How the rows of one array stand in running text: each names something that is mentioned (rewards.mentions).
+
+    weight: share of the mentions in `grounded`.  name: the leaf that is printed as it is.
+    covers: whether names of the text that no row gives count against the attempt.
+    ignore: capitalised words that are no name.
+    """
+
+    weight: Weight
+    name: str
+    covers: bool = True
+    ignore: list[Word] | None = None
+
+
 class Bounds(_Model):
     """Inclusive limits of a date (YYYY-MM-DD), of money or of a number."""
 
@@ -113,7 +144,9 @@ class TaskFile(_Model):
     prompt: Annotated[str, Field(min_length=1)]
     json_schema: Annotated[dict[str, Any], Field(alias="schema")]
     fields: dict[str, FieldSpec]
-    rows: dict[str, RowSpec]
+    rows: dict[str, RowSpec] = {}
+    records: dict[str, RecordSpec] = {}
+    mentions: dict[str, MentionSpec] = {}
     relations: dict[str, list[str]]
     plausible: dict[str, Bounds]
     rubric: RubricSpec
@@ -121,7 +154,8 @@ class TaskFile(_Model):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """A checked task file. `schema` is its JSON Schema; `relations` are parsed: name -> alternatives."""
+    """A checked task file. `schema` is its JSON Schema; `relations` are parsed: name -> alternatives. `rows`, `records`
+    and `mentions` say, array by array, how its rows are printed: as a table, as labelled numbers, in running text."""
 
     name: str
     prompt: str
@@ -131,6 +165,8 @@ class Task:
     relations: dict[str, tuple[Relation, ...]]
     plausible: dict[str, Bounds]
     rubric: RubricSpec
+    records: dict[str, RecordSpec] = field(default_factory=dict)
+    mentions: dict[str, MentionSpec] = field(default_factory=dict)
 
     def canonical(self, gold: Mapping[str, Any]) -> str:
         """The completion that says `gold`: compact JSON, keys in the schema's order, required keys always, optional
@@ -248,6 +284,8 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     parents: dict[str, type[BaseModel]] = {
         "fields": FieldSpec,
         "rows": RowSpec,
+        "records": RecordSpec,
+        "mentions": MentionSpec,
         "plausible": Bounds,
         "rubric": RubricSpec,
     }
@@ -314,8 +352,10 @@ def _checked(file: TaskFile, where: str) -> Task:
         for role, leaf_name in (("name", rows.name), ("amount", rows.amount)):
             if f"{array}[].{leaf_name}" not in known:
                 raise ConfigError(f"{where}: rows.{array}.{role}: no leaf {array}[].{leaf_name} in the schema")
-    for array in sorted(arrays - set(file.rows)):
-        raise ConfigError(f"{where}: rows.{array}: missing: say how the rows of {array} stand in the document")
+    _check_records(file, known, arrays, where)
+    for array in sorted(arrays - {*file.rows, *file.records, *file.mentions}):
+        hint = "say how its rows stand in the document, under rows, records or mentions"
+        raise ConfigError(f"{where}: rows.{array}: missing: {hint}")
     for path in file.plausible:
         if path not in known:
             raise ConfigError(f"{where}: plausible.{path}: not a leaf of the schema{nearest(path, list(known))}")
@@ -336,7 +376,32 @@ def _checked(file: TaskFile, where: str) -> Task:
         relations=relations,
         plausible=file.plausible,
         rubric=file.rubric,
+        records=file.records,
+        mentions=file.mentions,
     )
+
+
+def _check_records(file: TaskFile, known: Mapping[str, Any], arrays: set[str], where: str) -> None:
+    sections: tuple[tuple[str, Mapping[str, RecordSpec | MentionSpec]], ...] = (
+        ("records", file.records),
+        ("mentions", file.mentions),
+    )
+    for section, specs in sections:
+        for array, spec in specs.items():
+            if array not in arrays:
+                hint = nearest(array, sorted(arrays))
+                raise ConfigError(f"{where}: {section}.{array}: not an array of the schema{hint}")
+            if array in file.rows or (section == "mentions" and array in file.records):
+                raise ConfigError(f"{where}: {section}.{array}: stands in another section too; keep one")
+            leaves_ = [path.removeprefix(f"{array}[].") for path in known if path.startswith(f"{array}[].")]
+            for role in ("name", "needs"):
+                leaf = getattr(spec, role, None)
+                if leaf is not None and leaf not in leaves_:
+                    raise ConfigError(
+                        f"{where}: {section}.{array}.{role}: no leaf {array}[].{leaf}{nearest(leaf, leaves_)}"
+                    )
+            if section == "records" and not any(file.fields[f"{array}[].{leaf}"].kind in NUMERIC for leaf in leaves_):
+                raise ConfigError(f"{where}: records.{array}: has no number; name it under mentions instead")
 
 
 def _relation(text: str, file: TaskFile, known: list[str], where: str) -> Relation:
