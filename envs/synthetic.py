@@ -5,7 +5,7 @@ to the cent, then the family prints it. All that is gold stands on the page, pro
 draws, used or not, is part of the function: in another order every document is another one.
 
     >>> generate("receipt", seed=1, index=0).gold["total"]
-    '1633.32'
+    '1567.27'
 """
 
 from __future__ import annotations

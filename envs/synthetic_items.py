@@ -1,4 +1,4 @@
-"""How receipts print their items: 21 styles, one that is drawn anew for each page, and the headings above them."""
+"""How receipts print their items: 24 styles, two that are drawn anew for each page, and the headings above them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "pipes": ("| ITEM | QTY | UNIT | SUM |",),
     "equation": ("PRICE * QTY = SUM",),
     "amount_first": ("AMOUNT  ITEM",),
+    "free": ("DESCRIPTION  QTY  AMOUNT", "ITEM  AMT", "PARTICULARS", "QTY  DESC  U/P  SUM", "", "", ""),
     "drawn": ("DESCRIPTION  AMOUNT", "ITEM  QTY  PRICE  TOTAL", "ITEM", "DESC  U/P  AMT", "", ""),
 }
 
 
 def item_lines(p: Pen, bill: Bill, style: str) -> list[str]:
     """The printed lines of all items."""
-    if style == "drawn":
-        return _drawn(p, bill)
+    if style in {"drawn", "free"}:
+        return _drawn(p, bill) if style == "drawn" else _free(p, bill)
     return [row for i, line in enumerate(bill.lines) for row in _STYLES[style](p, line, i)]
 
 
@@ -177,6 +178,20 @@ def _listed(p: Pen, line: Line, i: int) -> list[str]:
     return [f"- {name} {q} PCS: {a}"]
 
 
+def _arrow(p: Pen, line: Line, i: int) -> list[str]:
+    name, q, u, a = _cells(p, line)
+    return [f"{name} -> {a}", *([] if _single(line) else [f"   {q} PC AT {u}"])]
+
+
+def _bracketed(p: Pen, line: Line, i: int) -> list[str]:
+    name, q, _, a = _cells(p, line)
+    return [f"[{q}X] {name}  <{a}>"]
+
+
+def _slashes(p: Pen, line: Line, i: int) -> list[str]:
+    return [" / ".join(_cells(p, line))]
+
+
 def _drawn(p: Pen, bill: Bill) -> list[str]:
     """Rows of a grammar drawn for this page: which cells, in which order, on how many lines, set apart by what."""
     rng = p.rng
@@ -206,6 +221,39 @@ def _drawn(p: Pen, bill: Bill) -> list[str]:
     return rows
 
 
+def _free(p: Pen, bill: Bill) -> list[str]:
+    """Rows of a looser grammar: any cells in any order, each on the same line or the next, set apart by anything."""
+    rng = p.rng
+    counted = any(not _single(line) for line in bill.lines) or rng.random() < 0.5
+    kinds = ["name", *(["code"] if rng.random() < 0.4 else [])]
+    kinds += ["quantity"] if counted else []
+    kinds += ["unit"] if counted and rng.random() < 0.7 else []
+    rng.shuffle(kinds)
+    kinds.append("amount")
+    first = kinds.index("name") + 1
+    plain_start = not {"quantity", "unit"} & set(kinds[:first])
+    turn = first if plain_start and first < len(kinds) - 1 and rng.random() < 0.5 else 0
+    gaps = [pick(rng, f"{p.gap}|{p.gap}|{p.gap}|  |   | : |: ") or "  " for _ in kinds]
+    if p.gap == " ":  # one space would join a name and the number beside it
+        gaps = [gap if gap.strip() else "  " for gap in gaps]
+    lead = pick(rng, "||||- |> |~ ")
+    labels = {
+        "quantity": pick(rng, "||||X|"),
+        "unit": pick(rng, "||||@|@ |X "),
+        "code": pick(rng, "||||SKU:|#"),
+    }
+    after = {"quantity": pick(rng, "||||X| X| PCS| UNIT")}
+    rows: list[str] = []
+    for line in bill.lines:
+        name, q, u, a = _cells(p, line)
+        texts = {"name": name, "quantity": q, "unit": u, "amount": a, "code": line.code or digits(rng, 6)}
+        cells = [labels.get(kind, "") + texts[kind] + after.get(kind, "") for kind in kinds]
+        cells[-1] += _tail(p, line)
+        joined = [cell + gap for cell, gap in zip(cells[:-1], gaps, strict=False)] + cells[-1:]
+        rows += [lead + "".join(joined[:turn]).rstrip(), "".join(joined[turn:])] if turn else [lead + "".join(joined)]
+    return rows
+
+
 _STYLES: dict[str, Callable[[Pen, Line, int], list[str]]] = {
     "dotted": _dotted,
     "listed": _listed,
@@ -228,4 +276,7 @@ _STYLES: dict[str, Callable[[Pen, Line, int], list[str]]] = {
     "pipes": _pipes,
     "amount_first": _amount_first,
     "equation": _equation,
+    "arrow": _arrow,
+    "bracketed": _bracketed,
+    "slashes": _slashes,
 }

@@ -1,4 +1,4 @@
-"""How receipts print what stands below the items: twelve styles of totals, the tax summary, the payment."""
+"""How receipts print what stands below the items: thirteen styles of totals, the tax summary, the payment."""
 
 from __future__ import annotations
 
@@ -143,6 +143,18 @@ def _amount_first(p: Pen, bill: Bill, r: _Rows) -> list[str]:
     return [*turned, f"{p.money(bill.total)} {r.total_label}", *r.summary]
 
 
+def _drawn(p: Pen, bill: Bill, r: _Rows) -> list[str]:
+    """Labels and amounts set apart by what this page uses, the count above or below."""
+    joint = pick(p.rng, f"{p.gap}|{p.gap}|: | : | >> ")
+    subtotal = r.subtotal if r.discount or r.tax or p.rng.random() < 0.5 else []
+    parts = [r.discount, r.service, r.tax]
+    if p.rng.random() < 0.3:
+        p.rng.shuffle(parts)
+    rows = [*subtotal, *(row for part in parts for row in part), *r.rounding, r.total]
+    rows = [joint.join(row.rsplit(p.gap, 1)) for row in rows]
+    return [*r.counted, *rows, *r.summary] if p.rng.random() < 0.6 else [*rows, *r.summary, *r.counted]
+
+
 def _split_lines(p: Pen, bill: Bill, r: _Rows) -> list[str]:
     rows = [*r.subtotal, *r.discount, *r.tax, *r.rounding, r.total]
     return [*(piece for row in rows for piece in row.rsplit(p.gap, 1)), *r.summary]
@@ -168,6 +180,7 @@ _STYLES: dict[str, Callable[[Pen, Bill, _Rows], list[str]]] = {
     "diy": _diy,
     "supplies": _supplies,
     "amount_first": _amount_first,
+    "drawn": _drawn,
     "split_lines": _split_lines,
     "boxed": _boxed,
     "equals": _equals,

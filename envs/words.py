@@ -11,6 +11,23 @@ from random import Random
 _ONSETS = [*"b c d f g h j k l m n p r s t v w y z ch sh th br kr tr gr pl st sw kh ng".split(), ""]
 _NUCLEI = "a e i o u a e i o u ai au ee oo ia ei ou uo".split()
 _CODAS = [*"n ng r l t k m s h p x".split(), *[""] * 9]
+# English and European clusters: real names are not all made of open syllables.
+_WIDE_ONSETS = [*"b c d f g h j k l m n p qu r s t v w x y z".split(), *"bl br ch cl cr dr fl fr gl gr".split(),
+                *"kn ph pl pr sc sh sk sl sm sn sp st str th tr tw wh wr".split(), "", "", ""]  # fmt: skip
+_WIDE_NUCLEI = "a e i o u y a e i o u ea ee ie oa ou ay ey oy ue ae eu".split()
+_WIDE_CODAS = [*"b d ck ct f ft g ght l ld ll lk lt m mp n nd ng nk nt p r".split(), *[""] * 14,
+               *"rd rk rm rn rs rt s sh sk ss st t tch tt v x z".split()]  # fmt: skip
+_REAL_WORDS = """
+MASTER PRIME ROYAL UNITED NATIONAL FIRST ACTIVE ADVANCE ALLIANCE AMBER ANCHOR APEX ARROW ATLAS AVENUE BEACON BRIGHT
+BRIDGE CASTLE CENTURY CHAMPION CITY CLEAR COASTAL COMFORT CONCORD CRYSTAL DELTA DIAMOND DRAGON DREAM EAGLE EAST ELITE
+EMPIRE EVER EVEREST EXPERT EXPRESS FALCON FIELD FOREST FORTUNE FRIENDLY FUTURE GALAXY GATEWAY GOLDEN GRAND GREAT
+HARBOUR HARMONY HEALTH HERITAGE HIGHLAND HORIZON IDEAL IMPERIAL ISLAND JUPITER KINGDOM LAKE LEADER LEGEND LIBERTY LION
+LOTUS LUCKY MAGIC MAPLE MERCURY MERIDIAN METRO MODERN MOUNTAIN NATURE NOBLE NORTH OCEAN OLYMPIC ORCHID ORIENT PACIFIC
+PALACE PALM PARADISE PEARL PERFECT PHOENIX PIONEER PLANET PLAZA POPULAR POWER PRESTIGE PRINCE PROGRESS QUALITY QUEEN
+RAINBOW RAPID REGENT RELIABLE RIVER ROCK ROSE SAFARI SAPPHIRE SEASON SELECT SHINE SIGNATURE SKY SMART SOLAR SOUTH SPRING
+STAR STERLING STONE SUMMIT SUN SUNRISE SUPREME SWIFT TARGET TEMPLE THUNDER TIGER TITAN TOP TOWER TRIANGLE TROPICAL TRUST
+TWIN UNIQUE UNIVERSAL VALLEY VALUE VICTORY VILLAGE VISION VISTA WEALTH WEST WILLOW WINDOW WISDOM WONDER YOUNG ZENITH
+""".split()
 _PACKS = (100, 125, 200, 250, 330, 350, 500, 750, 900)
 
 GOODS = """
@@ -99,9 +116,14 @@ def maybe(rng: Random, share: float, line: str) -> list[str]:
 
 
 def word(rng: Random, low: int = 1, high: int = 3) -> str:
-    """One pronounceable upper-case word of `low` to `high` syllables."""
-    syllables = range(rng.randint(low, high))
-    out = "".join(rng.choice(_ONSETS) + rng.choice(_NUCLEI) + rng.choice(_CODAS) for _ in syllables).upper()
+    """One upper-case word of `low` to `high` syllables; now and then a real word, or letters that nobody can say."""
+    syllables, kind = range(rng.randint(low, high)), rng.random()
+    if kind < 0.1 and high > 1:
+        return rng.choice(_REAL_WORDS)
+    if kind < 0.14 and high > 1:
+        return "".join(rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(rng.randint(2, 8)))
+    onsets, nuclei, codas = (_WIDE_ONSETS, _WIDE_NUCLEI, _WIDE_CODAS) if kind < 0.5 else (_ONSETS, _NUCLEI, _CODAS)
+    out = "".join(rng.choice(onsets) + rng.choice(nuclei) + rng.choice(codas) for _ in syllables).upper()
     return out if len(out) > 1 else out + "N"
 
 
