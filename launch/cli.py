@@ -26,9 +26,9 @@ COMMANDS = {
     "train": ("launch.commands:train", "GRPO on your documents: offramp train task=receipt docs=jsonl docs.path=FILE"),
     "evaluate": ("launch.commands:evaluate", "greedy answers on held-out documents, scored, with 95 % intervals"),
     "score": ("launch.score:score", "score completions that are in a file: task=, docs.path=, completions="),
-    "explain": ("launch.score:explain", "one completion's score as a tree, with the evidence in the text"),
+    "explain": ("launch.explain:explain", "one completion's score as a tree, with its evidence; html=FILE as a page"),
     "pretrain": ("launch.commands:pretrain", "make the starter policy from synthetic documents"),
-    "bench": ("launch.commands:bench", "measure rollouts, scoring and the training step"),
+    "bench": ("launch.bench:bench", "measure a part: rollout, rewards, hostile, pool"),
     "doctor": ("launch.doctor:doctor", "check this machine and this installation"),
 }
 

@@ -1,4 +1,4 @@
-"""offramp score and offramp explain: the rubric on completions that are already there. No torch, no Hydra, no GPU."""
+"""offramp score: the rubric on completions that are already there. No torch, no Hydra, no GPU."""
 
 from __future__ import annotations
 
@@ -20,13 +20,6 @@ SCORE_KEYS = {
     "workers": "processes that score (1)",
     "deadline_s": "seconds for one document's completions (10)",
     "max_bad": "bad lines tolerated in each file (0)",
-}
-EXPLAIN_KEYS = {
-    "task": "a name in configs/task, or a task file",
-    "docs.path": "documents, JSON lines",
-    "id": "the document",
-    "completion": "the completion's text, or - for standard input",
-    "completions": "instead of completion: JSON lines, of which the id's is taken",
 }
 
 
@@ -68,33 +61,6 @@ def score(args: list[str], as_json: bool) -> dict[str, Any] | None:
         result |= {"with_gold": len(reports), "documents_exact": _mean(exact), "header_exact": _mean(headers)}
     _table(result, parts)
     return result
-
-
-def explain(args: list[str], as_json: bool) -> dict[str, Any] | None:
-    """The tree of one score: gates, rewards, findings with the evidence in the text."""
-    values = read_keys("explain", args, EXPLAIN_KEYS, required=("task", "docs.path", "id"))
-    if values is None:
-        return None
-    from rewards.explain import explain_text
-    from rewards.rubric import Rubric
-
-    task = load_task(values["task"])
-    document = _document(values["docs.path"], values["id"])
-    completion = _completion(values, document.id)
-    result = Rubric(task).score(document, completion)
-    print(explain_text(result, document, task))
-    return {
-        "id": document.id,
-        "total": result.total,
-        "status": result.status,
-        "gate": result.gate,
-        "parts": dict(result.parts),
-        "findings": [
-            {"path": f.path, "value": f.value, "span": f.span, "points": f.points, "why": f.why}
-            for f in result.findings
-        ],
-        "error": result.error,
-    }
 
 
 def read_keys(
@@ -151,7 +117,8 @@ def _pairs(
     return known
 
 
-def _document(path: str, name: str) -> Document:
+def document_of_file(path: str, name: str) -> Document:
+    """The document of that id. Raises DataError."""
     names = []
     for document in iterate_documents(path, Quarantine(path, 10**9, None)):
         if document.id == name:
@@ -161,7 +128,8 @@ def _document(path: str, name: str) -> Document:
     raise DataError(f"id={name}: no such document in {path}" + (f"; there is {close[0]}" if close else ""))
 
 
-def _completion(values: dict[str, str], name: str) -> str:
+def completion_of(values: dict[str, str], name: str) -> str:
+    """The completion that the keys completion= or completions= give for a document. Raises ConfigError, DataError."""
     if "completion" in values:
         return sys.stdin.read() if values["completion"] == "-" else values["completion"]
     if "completions" not in values:

@@ -18,12 +18,13 @@ WHOLE = "(whole)"
 class Remark(NamedTuple):
     """What one check says about one field.
 
-    check: the reward or the gate.  points: in [0, 1], or None where the field was left out.  span: character offsets
-    in the document.  line: that of the span, from 1.  evidence: the text of the span.
+    number: its place among the score's findings.  check: the reward or the gate.  points: in [0, 1], or None where the
+    field was left out.  span: character offsets in the document.  line: that of the span, from 1.  evidence: its text.
 
-    Example: Remark("grounded", "13.00", 1.0, "printed on a line of its own", (44, 49), 3, "13.00")
+    Example: Remark(4, "grounded", "13.00", 1.0, "printed on a line of its own", (44, 49), 3, "13.00")
     """
 
+    number: int
     check: str
     value: Any
     points: float | None
@@ -64,12 +65,12 @@ def remarks(score: RubricScore, document: Document | None = None) -> list[tuple[
     """(path, remark) of every finding in the rubric's order; evidence and line need the document."""
     checks = [*score.checks, *[""] * (len(score.findings) - len(score.checks))]
     found = []
-    for check, finding in zip(checks, score.findings, strict=False):
+    for number, (check, finding) in enumerate(zip(checks, score.findings, strict=False)):
         line = evidence = None
         if finding.span is not None and document is not None:
             start, end = finding.span
             line, evidence = document.text.count("\n", 0, start) + 1, document.text[start:end]
-        remark = Remark(check, finding.value, finding.points, finding.why, finding.span, line, evidence)
+        remark = Remark(number, check, finding.value, finding.points, finding.why, finding.span, line, evidence)
         found.append((finding.path, remark))
     return found
 
