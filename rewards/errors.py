@@ -31,3 +31,7 @@ class InfraError(OfframpError):
     """The machine, a library or a process failed."""
 
     exit_code = 5
+
+
+class Paused(InfraError):
+    """Something outside is out of order for too long. The run is saved, and the same command goes on."""

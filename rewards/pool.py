@@ -69,6 +69,11 @@ class RewardPool:
         self.task = task
         self.deadline_s = deadline_s
         self._rubric = Rubric(task)  # also finds faults of the task here, not in the workers
+        self._judge = None
+        if task.judge is not None and task.rubric.rewards.get("judge"):
+            from rewards.judge import Judge  # a network client: for those who asked for it
+
+            self._judge = Judge(task, task.judge)
         self._context = multiprocessing.get_context(
             "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
         )
@@ -94,7 +99,14 @@ class RewardPool:
         return worker
 
     def score(self, pairs: Sequence[Pair]) -> list[list[RubricScore]]:
-        """The scores of each document's completions, in order. Never raises for what a reward or the model did."""
+        """The scores of each document's completions, in order. Never raises for what a reward or the model did.
+
+        A judge is asked here, for all pairs at once, and not in the workers; Paused when it is out of order for long.
+        """
+        scores = self._score(pairs)
+        return scores if self._judge is None else self._judge.judge(pairs, scores)
+
+    def _score(self, pairs: Sequence[Pair]) -> list[list[RubricScore]]:
         if not self._workers:
             return [self._rubric.score_group(document, completions) for document, completions in pairs]
         results: list[list[RubricScore] | None] = [None] * len(pairs)

@@ -143,6 +143,8 @@ class Rubric:
             return naive.adds_up(plan, value)
         if name == "words_in_source":
             return naive.words_in_source(plan, value, index)
+        if name == "judge":
+            return not_applicable("a judge is asked when the rest is scored, by RewardPool")
         return _checked(self.custom[name](document_without_gold(document), value, self.task))
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rewards.dates import DateFormat
 from rewards.errors import ConfigError, DataError
+from rewards.judge_settings import JudgeSpec, judge_fault
 from rewards.relations import Relation, RelationFault, parse_relation
 
 TASK_FOLDER = Path(__file__).resolve().parents[1] / "configs" / "task"
@@ -150,6 +151,7 @@ class TaskFile(_Model):
     relations: dict[str, list[str]]
     plausible: dict[str, Bounds]
     rubric: RubricSpec
+    judge: JudgeSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,6 +169,7 @@ class Task:
     rubric: RubricSpec
     records: dict[str, RecordSpec] = field(default_factory=dict)
     mentions: dict[str, MentionSpec] = field(default_factory=dict)
+    judge: JudgeSpec | None = None
 
     def canonical(self, gold: Mapping[str, Any]) -> str:
         """The completion that says `gold`: compact JSON, keys in the schema's order, required keys always, optional
@@ -367,6 +370,8 @@ def _checked(file: TaskFile, where: str) -> Task:
             _relation(text, file, list(known), f"{where}: relations.{name}[{i}]") for i, text in enumerate(alternatives)
         )
     _check_rubric(file.rubric, where)
+    if wrong := judge_fault(file.judge, file.rubric.rewards, file.fields, list(known)):
+        raise ConfigError(f"{where}: {wrong}")
     return Task(
         name=file.name,
         prompt=file.prompt,
@@ -378,6 +383,7 @@ def _checked(file: TaskFile, where: str) -> Task:
         rubric=file.rubric,
         records=file.records,
         mentions=file.mentions,
+        judge=file.judge,
     )
 
 
@@ -426,7 +432,17 @@ def _relation(text: str, file: TaskFile, known: list[str], where: str) -> Relati
     return relation
 
 
-REWARDS = ("grounded", "reconciles", "covers", "plausible", "characters", "has_keys", "adds_up", "words_in_source")
+REWARDS = (
+    "grounded",
+    "reconciles",
+    "covers",
+    "plausible",
+    "characters",
+    "has_keys",
+    "adds_up",
+    "words_in_source",
+    "judge",
+)
 _REFERENCE = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 
 
