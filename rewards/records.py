@@ -306,6 +306,8 @@ def match_records(
     plan: RecordPlan, index: DocumentIndex, rows: Sequence[dict[str, Any]], abstain: float
 ) -> list[Found]:
     """One printed record for each row, the best fit first, each record once."""
+    if plan.labels is None:
+        return _on_lines(plan, index, rows)
     printed = records(plan, index)
     fits: list[tuple[float, int, int]] = []
     for i, row in enumerate(rows):
@@ -319,6 +321,34 @@ def match_records(
             mine[i] = k
             taken.add(k)
     return [_row(plan, index, row, mine.get(i), printed, abstain) for i, row in enumerate(rows)]
+
+
+def _on_lines(plan: RecordPlan, index: DocumentIndex, rows: Sequence[dict[str, Any]]) -> list[Found]:
+    """Without labels: the line that has all numbers of a row, one line for each row."""
+    found: list[Found] = []
+    taken: set[int] = set()
+    for row in rows:
+        wanted = {leaf: value for leaf in plan.numbers if (value := normalize.amount(row.get(leaf))) is not None}
+        points: dict[str, float | None] = {leaf: 0.0 for leaf in wanted}
+        why = dict.fromkeys(wanted, "no line of its own has all numbers of the row")
+        span: dict[str, tuple[int, int] | None] = dict.fromkeys(wanted)
+        for line, numbers in index.by_line().items():
+            left = list(numbers)
+            chosen = {}
+            for leaf, value in wanted.items():
+                number = next((n for n in left if n.value == value), None)
+                if number is None:
+                    break
+                left.remove(number)
+                chosen[leaf] = number
+            if wanted and len(chosen) == len(wanted) and line not in taken:
+                taken.add(line)
+                points = dict.fromkeys(wanted, 1.0)
+                why = dict.fromkeys(wanted, "printed on the row's line")
+                span = {leaf: (number.start, number.end) for leaf, number in chosen.items()}
+                break
+        found.append(Found(None, points, why, span))
+    return found
 
 
 def _fits(
