@@ -59,6 +59,8 @@ class Record:
         self.config = config
         self.lines = 0
         """Lines of metrics.jsonl; the next one comes after them."""
+        self.texts: Mapping[str, str] = {}
+        """Document id -> text, to stand beside the rollouts: with it a run can be scored again, wherever it is."""
         self.writes = int(os.environ.get("RANK", "0")) == 0
         self.mirror: Mirror | None = None
         self._drawn = time.monotonic()
@@ -130,7 +132,8 @@ class Record:
         if not self.writes:
             return
         if self.config.record.rollouts:
-            write_rollouts(self.dir / "rollouts" / f"step_{step:06d}.parquet", step, groups, scores)
+            path = self.dir / "rollouts" / f"step_{step:06d}.parquet"
+            write_rollouts(path, step, groups, scores, self.texts)
         self._append({"step": step, "kind": "train", **metrics})
         self.reporter.step(step, metrics)
         if self.mirror is not None:
@@ -230,16 +233,24 @@ def rollout_rows(
     ]
 
 
-def write_rollouts(path: Path, step: int, groups: Sequence["Group"], scores: Sequence[Sequence["RubricScore"]]) -> None:
-    """Parquet of a step's rollouts, written aside and renamed; the same rollouts give the same bytes."""
+def write_rollouts(
+    path: Path,
+    step: int,
+    groups: Sequence["Group"],
+    scores: Sequence[Sequence["RubricScore"]],
+    texts: Mapping[str, str],
+) -> None:
+    """Parquet of a step's rollouts, written aside and renamed; the same rollouts give the same bytes.
+
+    texts: document id -> text, for the column `document`; the file keeps each text once.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = rollout_rows(step, groups, scores)
+    rows = [row | {"document": texts.get(row["document_id"])} for row in rollout_rows(step, groups, scores)]
     text, integer, real = pa.string(), pa.int64(), pa.float64()
-    types = {
-        name: text for name in ("document_id", "finish_reason", "completion", "status", "gate", "findings", "error")
-    }
+    texts_of = ("document_id", "document", "finish_reason", "completion", "status", "gate", "findings", "error")
+    types = dict.fromkeys(texts_of, text)
     types |= {"completion_ids": pa.list_(pa.int32()), "sampler_logprobs": pa.list_(pa.float32()), "reward": real}
     names = list(rows[0]) if rows else []
     schema = pa.schema([(n, types.get(n, real if n.startswith("part/") else integer)) for n in names])

@@ -142,6 +142,7 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
     progress = Progress(documents=f"{train_set.fingerprint()}-{test_set.fingerprint()}")
 
     record = stack.enter_context(Record(run_dir, config))
+    record.texts = {document.id: document.text for document in train_set.documents}
     if found is not None:
         progress = restore(found, progress, policy, optimizer)
     record.truncate(lines=progress.lines, step=progress.step)
