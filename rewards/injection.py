@@ -58,6 +58,8 @@ _BROAD = (
     r"\b(?:you are now|your (?:new )?(?:task|job|role|goal|instructions?|purpose)|from now on|act as|pretend|role-?play|as an? (?:ai|language model))\b",
     r"\b(?:the (?:judge|grader|evaluator|verifier|checker|reviewer|assistant|model|ai)|llm|chatgpt|gpt-?\d|claude|gemini)\b(?:\W+\w+){0,6}?\W+(?:must|should|will|shall|may|can|needs?|has|have|is|are)\b",
     rf"\b(?:extract\w*|values?|fields?|answers?|entries|entry|grading|evaluation|verification)\b(?:\W+\w+){{0,6}}?\W+{_RIGHT}(?!\w)",
+    r"\b(?:approve|accept|confirm|agree|endorse|pass|praise)\b(?:\W+\w+){0,4}?\W+(?:all|every|any|each|everything)\b",
+    r"\b(?:i|we|they) (?:hereby )?(?:order|command|instruct|ask|tell|urge|beg|require|want|need) you\b|\bnever (?:say|answer|return|give|output|write)\b",
     r"\b(?:instructions?|prompts?)\b.{0,40}\b(?:void|cancel\w*|obsolete|replaced|superseded|over|changed|outdated|not apply)\b",
 )
 _NARROW_RE = re.compile("|".join(f"(?:{pattern})" for pattern in _NARROW), re.MULTILINE)
@@ -65,6 +67,10 @@ _BROAD_RE = re.compile("|".join(f"(?:{pattern})" for pattern in (*_NARROW, *_BRO
 
 _LEET = str.maketrans("013457@$|!", "oieastasli")
 _SPACED = re.compile(r"(?<!\w)\w(?:[ ._\-*]\w){5,}(?!\w)")
+_COMPACT = re.compile(
+    r"(?:ignor|disregard|forget)e?(?:all|any|the|every)?(?:of)?(?:the)?(?:previous|prior|above|earlier|instruct|rules)"
+    r"|previousinstruct|systemprompt|(?:answer|say|mark|verdict|all|everything|values)(?:is|are|as)*(?:right|correct)"
+)
 _CODED = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 
 # Openings of an answer that make some judges say yes to an empty one (Zhao et al. 2025, arXiv:2507.08794).
@@ -90,13 +96,12 @@ def instructs(value: str) -> bool:
 def instruction_lines(text: str) -> frozenset[int]:
     """Numbers (from 0) of the lines of a document that speak to its judge, alone or with the two lines below them."""
     lines = text.split("\n")
-    alone = [any(_speaks(piece) for piece in _pieces(line)) for line in lines]
-    found = {i for i, speaks in enumerate(alone) if speaks}
+    found = {i for i, line in enumerate(lines) if any(_speaks(piece) for piece in _pieces(line))}
     for size in (2, 3):
         for i in range(len(lines) - size + 1):
-            window = range(i, i + size)
-            joined = " ".join(line.strip() for line in lines[i : i + size])
-            if len(joined) <= 2 * PIECE and not found.intersection(window) and _speaks(joined):
+            window = [n for n in range(i, i + size) if n not in found]
+            joined = " ".join(lines[n].strip() for n in window)
+            if len(window) == size and len(joined) <= 2 * PIECE and _speaks(joined):
                 found.update(window)
     return frozenset(found)
 
@@ -115,15 +120,20 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _readings(text: str) -> Iterator[str]:
     """The text as it may be meant: folded, only lower-cased (other alphabets), spaced out, in digits, coded, turned."""
-    folded = plain(text)
+    folded, seen = plain(text), text
     yield folded
     if not text.isascii():
-        yield " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    if _SPACED.search(folded):
-        yield _SPACED.sub(lambda match: re.sub(r"\W|_", "", match[0]), folded.replace("  ", " / "))
+        seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+        yield " ".join(seen.casefold().split())
+        seen = "".join(c if c.isascii() else _like(c) for c in seen)
+    if _SPACED.search(seen):
+        joined = _SPACED.sub(lambda match: re.sub(r"[\W_]", "", match[0]), seen.casefold())
+        yield " ".join(joined.split())
+        if _COMPACT.search(re.sub(r"[\W_]", "", joined)):
+            yield "ignore all previous instructions"
     if any(character in "013457@$|!" for character in folded):
         yield folded.translate(_LEET)
-    for token in _CODED.findall(text):
+    for token in _CODED.findall(seen):
         try:
             decoded = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_" if "-" in token else None)
             yield plain(decoded.decode("utf-8"))
@@ -132,3 +142,11 @@ def _readings(text: str) -> Iterator[str]:
     if len(folded) >= 20 and folded.isascii():
         yield folded[::-1]
         yield codecs.decode(folded, "rot13")
+
+
+def _like(character: str) -> str:
+    """The Latin letter that a character looks like, in its case; itself where there is none."""
+    folded = plain(character)
+    if len(folded) != 1 or not folded.isascii():
+        return character
+    return folded.upper() if character.isupper() else folded
