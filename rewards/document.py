@@ -155,13 +155,18 @@ def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
         assert lead is not None and tail is not None
         mark = (lead["mark"] or tail["mark"] or "").strip().rstrip(".").upper()
         glued = stop < end and text[stop].isalpha()
+        # A dash for the cents: 12,- and Fr. 5.- and Rs.500/-, but 1.- begins a paragraph.
+        dashed = text[stop + 1 : stop + 2] == "-" and text[stop] in (",./" if mark else ",")
+        if dashed and not text[stop + 2 : stop + 3].isalnum():
+            stop, decimals, money = stop + 2, True, True
         if tail["percent"] or (glued and body[-3:-2] == "," and not mark):
             money = False
         elif mark:
-            # Without decimals only a mark that touches the number makes it money.
-            money = decimals or not (
-                lead["sign2"] or (lead["mark"] or "").endswith(" ") or (tail["mark"] or " ")[0] == " "
-            )
+            # Without decimals only a sign that touches the number makes it money, or letters before groups: KR600 and
+            # RM5 stand in names.
+            touches = lead["mark"] and not lead["sign2"] and not lead["mark"].endswith(" ")
+            touches = touches or (tail["mark"] and tail["mark"][0] != " ")
+            money = decimals or bool(touches and (not mark.isalpha() or len(factors) > 1))
         elif before.isalpha() and not (before in "xX" and (at - 2 < start or not text[at - 2].isalpha())):
             money = False  # part of a code such as A12.50
         if money:
@@ -179,19 +184,62 @@ def _numbers(text: str, start: int, end: int, line: int) -> list[Number]:
     return found
 
 
+_SPACED = re.compile(r"(?<![\d.,'])\d{1,3}(?:[\u00a0\u2007\u2009\u202f]\d{3})+(?!\d)")  # 1 234 with spaces that hold
+_SPACE = re.compile("[\u00a0\u2007\u2009\u202f]")
+
+
+def _foldable(text: str) -> str:
+    """The text, character for character, with full-width digits, dashes that are a minus and the like as ASCII."""
+    if text.isascii():
+        return text
+    return _SPACED.sub(lambda match: _SPACE.sub("'", match.group()), text).translate(normalize.PRINTED)
+
+
+def _decimal_mark(numbers: list[Number], text: str) -> str | None:
+    """The decimal mark of a page: that of its amounts with two decimals, where nearly all have the same one."""
+    printed = [text[n.start : n.end].rstrip("-) ") for n in numbers if n.money and len(n.factors) == 1]
+    points, commas = sum(p[-3:-2] == "." for p in printed), sum(p[-3:-2] == "," for p in printed)
+    return "." if points > 3 * commas else "," if commas > 3 * points else None
+
+
+def _settled(number: Number, decimal: str | None, text: str) -> Number:
+    """A number with two readings (1,234), as the page's decimal mark has it. No amount where nothing settles it."""
+    if len(number.factors) < 2:
+        return number
+    low, high = sorted(number.factors)
+    if number.money and number.mark in normalize.WHOLE_ONLY:
+        value = high
+    elif decimal is not None:
+        value = low if decimal in text[number.start : number.end] else high
+    else:
+        return number._replace(money=False)
+    return number._replace(value=-value if number.value < 0 else value)
+
+
 def read(text: str) -> DocumentIndex:
     """The index of a document's text."""
-    lines: list[Line] = []
-    numbers: list[Number] = []
-    start = 0
-    for i, row in enumerate(text.split("\n")):
+    text = normalize.known_characters(text)
+    printed = _foldable(text)
+    rows: list[tuple[int, int, list[Number]]] = []
+    start, doubtful = 0, False
+    for i, row in enumerate(printed.split("\n")):
         if i >= MAX_LINES:
             break
         end = start + len(row)
-        found = _numbers(text, start, end, i)
-        row_words = normalize.words(row)
-        lines.append(Line(start, end, row_words, f" {' '.join(row_words)} ", [n for n in found if n.money]))
-        numbers.extend(found)
+        found = _numbers(printed, start, end, i)
+        doubtful = doubtful or any(len(n.factors) > 1 for n in found)
+        rows.append((start, end, found))
         start = end + 1
+    numbers = [n for _, _, found in rows for n in found]
+    if doubtful:
+        decimal = _decimal_mark(numbers, printed)
+        rows = [(start, end, [_settled(n, decimal, printed) for n in found]) for start, end, found in rows]
+        numbers = [n for _, _, found in rows for n in found]
+    lines = []
+    for start, end, found in rows:
+        line_words = normalize.words(text[start:end])
+        lines.append(
+            Line(start, end, line_words, f" {' '.join(line_words)} ", [n for n in found if n.money] if found else [])
+        )
     money = [n for n in numbers if n.money]
     return DocumentIndex(text, lines, numbers, money, frozenset(n.mark for n in numbers if n.mark))

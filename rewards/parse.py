@@ -10,9 +10,12 @@ from typing import Any, NoReturn
 MAX_CHARACTERS = 65_536
 MAX_DEPTH = 16
 MAX_DIGITS = 15  # of a JSON number: more are never a quantity, and int() of thousands of digits is slow or raises
+MAX_VALUES = 5_000  # counted by commas and opening brackets: no page has more, and every fault of one is worked out
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
+_AFTER_COMMA = re.compile(r",[ \t\n\r]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +69,20 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _depth(text: str) -> int:
-    """Deepest nesting of brackets outside strings, in one linear pass; unbalanced text gives an upper bound."""
-    depth = deepest = 0
-    for match in _STRING_OR_BRACKET.finditer(text):
-        token = match.group()
-        if token in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-            if deepest > MAX_DEPTH:
-                return deepest
-        elif token in "]}":
-            depth -= 1
-    return deepest
+def _bounds(text: str) -> str | None:
+    """What is too much about a text: its nesting, its values; strings do not count. Unbalanced text gives an upper
+    bound."""
+    if text.count("{") + text.count("[") + text.count(",") <= MAX_DEPTH:
+        return None  # counting is faster than walking, and enough for short completions
+    bare = _STRING.sub("", text)
+    openings = bare.count("{") + bare.count("[")
+    if openings > MAX_DEPTH:
+        depth = 0
+        for match in _BRACKET.finditer(bare):
+            depth += 1 if match.group() in "[{" else -1
+            if depth > MAX_DEPTH:
+                return f"nested deeper than {MAX_DEPTH}"
+    return f"more than {MAX_VALUES} values" if openings + bare.count(",") > MAX_VALUES else None
 
 
 def _has_surrogate(value: Any) -> bool:
@@ -91,11 +95,17 @@ def _has_surrogate(value: Any) -> bool:
     return False
 
 
+def _position(text: str, fault: json.JSONDecodeError) -> int:
+    """Where a fault shows: since Python 3.13 a trailing comma is reported at the comma, before at what follows it."""
+    behind = _AFTER_COMMA.match(text, fault.pos) if fault.msg.startswith("Illegal trailing comma") else None
+    return fault.pos if behind is None else behind.end()
+
+
 def parse(completion: str) -> Attempt | ParseFault:
     """The completion as an Attempt, or a ParseFault. White space around the object is allowed, nothing else is.
 
     Refused: text around the object, NaN and Infinity, numbers out of range or too long, a key twice in one object,
-    nesting deeper than MAX_DEPTH, more than MAX_CHARACTERS, lone surrogates.
+    nesting deeper than MAX_DEPTH, more than MAX_CHARACTERS or MAX_VALUES, lone surrogates.
 
     >>> parse('{"total": "1.00"}')
     Attempt(value={'total': '1.00'})
@@ -110,13 +120,12 @@ def parse(completion: str) -> Attempt | ParseFault:
         return ParseFault("empty", 0)
     if text[0] != "{":
         return ParseFault("does not start with {", offset)
-    # Counting is faster than walking, and enough for every ordinary completion.
-    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-        return ParseFault(f"nested deeper than {MAX_DEPTH}", None)
+    if (bound := _bounds(text)) is not None:
+        return ParseFault(bound, None)
     try:
         value, end = _DECODER.raw_decode(text)
     except json.JSONDecodeError as fault:
-        return ParseFault("not valid JSON", offset + fault.pos)
+        return ParseFault("not valid JSON", offset + _position(text, fault))
     except _Refused as fault:
         return ParseFault(str(fault), None)
     except (ValueError, RecursionError, OverflowError):
