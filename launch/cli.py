@@ -27,7 +27,13 @@ COMMANDS = {
     "evaluate": ("launch.commands:evaluate", "greedy answers on held-out documents, scored, with 95 % intervals"),
     "score": ("launch.score:score", "score completions that are in a file: task=, docs.path=, completions="),
     "explain": ("launch.explain:explain", "one completion's score as a tree, with its evidence; html=FILE as a page"),
+    "profile": (
+        "launch.profile:profile",
+        "what a rubric costs and can tell apart: time, abstentions, spread, correlation",
+    ),
+    "replay": ("launch.replay:replay", "a run's rollouts under another rubric: ranks, advantages, disagreements"),
     "grade": ("launch.grade:run", "the rubric as judge: what it accepts, doubts and why; with gold, how right it is"),
+    "label": ("launch.label:label", "a teacher's answers as traces: offramp label teacher=openai docs.path=FILE out=FILE"),
     "pretrain": ("launch.commands:pretrain", "make the starter policy from synthetic documents"),
     "bench": ("launch.bench:bench", "measure a part: rollout, rewards, hostile, pool"),
     "doctor": ("launch.doctor:doctor", "check this machine and this installation"),

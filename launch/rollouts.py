@@ -5,15 +5,19 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from envs.documents import read_documents
 from rewards.document import Document
 from rewards.errors import ConfigError, DataError
-from rewards.task import Task, load_task
+from rewards.task import REWARDS, RubricSpec, Task, load_task, nearest
 
+RUBRICS = Path(__file__).parent.parent / "configs" / "rubric"
 BASIC = ("document_id", "sample", "completion", "reward", "gate")
 
 
@@ -42,12 +46,69 @@ class RunFolder:
     config: dict[str, Any]
     steps: dict[int, Path]
 
-    def task(self, name_or_path: str | None) -> Task:
-        """The task that is asked for, or the run's own. Raises ConfigError."""
+    def task(self, task: str | None, rubric: str | None = None, rewards: str | None = None) -> Task:
+        """The task asked for, or the run's own with the rubric that the run had. Raises ConfigError.
+
+        rubric: a name in configs/rubric or a file.  rewards: "grounded:4,covers:1", in the rubric's place.
+        """
         own = self.config.get("task")
-        if name_or_path is None and not isinstance(own, str):
+        if task is None and not isinstance(own, str):
             raise ConfigError(f"run={self.path}: its config.json names no task; give task=VALUE")
-        return load_task(name_or_path or str(own))
+        found = load_task(task or str(own))
+        raw = self.config.get("rubric")
+        if rubric is not None:
+            found = with_rubric(found, read_rubric(rubric), f"rubric={rubric}")
+        elif task is None and isinstance(raw, dict):
+            found = with_rubric(found, raw, f"{self.path / 'config.json'}: rubric")
+        if rewards is not None:
+            spec = found.rubric.model_dump() | {"rewards": _weights(rewards)}
+            found = with_rubric(found, spec, f"rewards={rewards}", allow=found.rubric.allow or ())
+        return found
+
+
+def read_rubric(name_or_path: str) -> dict[str, Any]:
+    """A rubric of its own: gates, rewards, abstain. Raises ConfigError."""
+    known = sorted(file.stem for file in RUBRICS.glob("*.yaml"))
+    path = RUBRICS / f"{name_or_path}.yaml" if name_or_path in known else Path(name_or_path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"rubric={name_or_path}: no such file{nearest(name_or_path, known)}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+        raise ConfigError(f"rubric={name_or_path}: cannot be read: {str(fault).splitlines()[0]}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"rubric={name_or_path}: must be a mapping with gates, rewards and abstain")
+    return raw
+
+
+def with_rubric(task: Task, raw: dict[str, Any], where: str, allow: Sequence[str] = ()) -> Task:
+    """The task under another rubric. Only functions in `allow` may be named. Raises ConfigError."""
+    try:
+        spec = RubricSpec.model_validate({"allow": None, **raw})
+    except ValidationError as faults:
+        fault = faults.errors(include_url=False)[0]
+        raise ConfigError(f"{where}: {'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}") from None
+    for name in spec.rewards:
+        if ":" in name and name not in allow:
+            raise ConfigError(f"{where}: {name}: runs code; name it, and allow it, in a task file of your own")
+        if ":" not in name and name not in REWARDS:
+            raise ConfigError(f"{where}: {name}: unknown reward{nearest(name, REWARDS)}")
+    if not any(spec.rewards.values()):
+        raise ConfigError(f"{where}: at least one weight must be above 0")
+    return replace(task, rubric=spec)
+
+
+def _weights(text: str) -> dict[str, float]:
+    found = {}
+    for word in text.split(","):
+        name, colon, weight = word.strip().rpartition(":")
+        try:
+            found[name] = float(weight)
+        except ValueError:
+            colon = ""
+        if not colon or not name:
+            raise ConfigError(f"rewards={text}: {word!r}: write NAME:WEIGHT, as in grounded:4,covers:1")
+    return found
 
 
 def find_run(path: str) -> RunFolder:
@@ -159,8 +220,6 @@ def documents_of(
 
 def _configured(run: RunFolder, task: Task) -> Sequence[Document]:
     """The training documents that the run's configuration names."""
-    from pydantic import TypeAdapter, ValidationError
-
     from rl.config import DocsConfig
     from rl.prepare import load_documents
 

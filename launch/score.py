@@ -33,10 +33,10 @@ def score(args: list[str], as_json: bool) -> dict[str, Any] | None:
     from rewards.pool import RewardPool
 
     task = load_task(values["task"])
-    max_bad = _number(values, "max_bad", 0, int)
+    max_bad = number_of(values, "max_bad", 0, int)
     documents = {d.id: d for d in read_documents(values["docs.path"], max_bad=max_bad, quarantine=None)}
-    pairs = _pairs(documents, read_completions(values["completions"], max_bad), values["completions"])
-    with RewardPool(task, _number(values, "workers", 1, int), _number(values, "deadline_s", 10.0, float)) as pool:
+    pairs = pair_up(documents, read_completions(values["completions"], max_bad), values["completions"])
+    with RewardPool(task, number_of(values, "workers", 1, int), number_of(values, "deadline_s", 10.0, float)) as pool:
         scores = [one for group in pool.score(pairs) for one in group]
     flat = [(document, completion) for document, completions in pairs for completion in completions]
     known = [s for s in scores if s.status == "scored"]
@@ -101,9 +101,10 @@ def read_completions(path: str, max_bad: int) -> list[tuple[str, str]]:
     return found
 
 
-def _pairs(
+def pair_up(
     documents: dict[str, Document], completions: Sequence[tuple[str, str]], path: str
 ) -> list[tuple[Document, list[str]]]:
+    """The completions of each document; ids without one are counted on stderr. Raises DataError where all are."""
     groups: dict[str, list[str]] = {}
     for name, completion in completions:
         groups.setdefault(name, []).append(completion)
@@ -140,7 +141,8 @@ def completion_of(values: dict[str, str], name: str) -> str:
     raise DataError(f"completions={values['completions']}: has none for id {name!r}")
 
 
-def _number(values: dict[str, str], key: str, default: Any, kind: Any) -> Any:
+def number_of(values: dict[str, str], key: str, default: Any, kind: Any) -> Any:
+    """The value of a key as a number above 0 (max_bad may be 0). Raises ConfigError."""
     try:
         number = kind(values.get(key, default))
     except ValueError:
