@@ -105,12 +105,17 @@ def _numeric(match: re.Match[str], formats: Collection[str]) -> tuple[tuple[Date
     return tuple(found)
 
 
+_SPACES = {code: " " for code in (0xA0, 0x2007, 0x2009, 0x202F)}  # spaces that keep words on one line
+
+
 def find_dates(text: str, formats: Collection[DateFormat]) -> list[DateMention]:
     """Every printed date in the text that one of the forms reads, in order of place.
 
     >>> [m.readings for m in find_dates("DATE: 24-MAR-18 9:05", ["d_mon_y"])]
     [(('d_mon_y', datetime.date(2018, 3, 24)),)]
     """
+    if not text.isascii():
+        text = text.translate(_SPACES)
     mentions = []
     for match in _NUMERIC_RE.finditer(text):
         readings = _numeric(match, formats)

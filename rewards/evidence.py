@@ -11,7 +11,8 @@ from rewards.document import DocumentIndex, Number
 from rewards.grounding import evidence, ground
 from rewards.mentions import ground_mentions, uncovered_names
 from rewards.plan import FieldPlan, Plan, RecordPlan, RowPlan
-from rewards.records import Found, ground_records, records
+from rewards.record_reader import records
+from rewards.records import Found, ground_records
 from rewards.rows import Match, as_rows, match_rows
 from rewards.score import Finding
 from rewards.table import known_zone, places, zone
