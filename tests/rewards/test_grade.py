@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.document import Document
@@ -83,6 +83,7 @@ def test_risk_coverage_by_hand() -> None:
         risk_coverage([], [])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.booleans()), min_size=1), st.randoms())
 def test_the_order_of_the_attempts_does_not_matter(pairs: list[tuple[float, bool]], rng: object) -> None:
     shuffled = list(pairs)

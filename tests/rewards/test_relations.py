@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.errors import ConfigError
@@ -40,12 +40,14 @@ def test_expressions(text: str, result: str | None) -> None:
     assert found == (None if result is None else Decimal(result))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(10**14), 10**14), min_size=1, max_size=30))
 def test_sums_are_exact(cents: list[int]) -> None:
     value = {"rows": [{"a": f"{c // 100}.{c % 100:02d}" if c >= 0 else f"-{-c // 100}.{-c % 100:02d}"} for c in cents]}
     assert _left("sum(rows[].a)", value) == Decimal(sum(cents)) / 100
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**15 - 1), st.integers(0, 10**15 - 1))
 def test_products_are_exact(a: int, b: int) -> None:
     assert _left("a * b", {"a": a, "b": b}) == a * b
@@ -94,6 +96,7 @@ def test_faults_have_a_position(text: str, position: int, reason: str) -> None:
     assert (fault.value.position, reason in fault.value.reason) == (position, True), fault.value.reason
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab[]().+-*/=? ,0sumeroundif", max_size=60))
 def test_no_text_does_anything_but_parse_or_fault(text: str) -> None:
     try:
