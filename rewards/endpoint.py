@@ -145,7 +145,7 @@ class Client:
 
     def _cache_key(self, request: Request, body: dict[str, Any]) -> str:
         decides = {**body, "messages": request.identity} if request.identity else body
-        text = json.dumps([self.endpoint.base_url, decides], sort_keys=True)
+        text = json.dumps([self.endpoint.base_url, decides, request.seed], sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def _once(self, request: Request, body: dict[str, Any]) -> Answer | Trouble:
