@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewards.errors import InfraError
+from rewards.errors import InfraError, Paused
 from rewards.rubric import RubricScore
 from rl import distributed, evaluate, replay
 from rl.advantages import has_spread
@@ -102,6 +102,10 @@ def train(config: RunConfig) -> dict[str, Any]:
         except Stopped as stopped:
             run.save()
             log.warning("%s; saved after step %d, run.resume=auto goes on", stopped, run.progress.step)
+            raise
+        except Paused:  # between two updates: weights and progress belong together
+            run.save()
+            log.warning("saved after step %d, run.resume=auto goes on", run.progress.step)
             raise
 
 
