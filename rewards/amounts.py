@@ -11,7 +11,7 @@ from rewards import normalize
 from rewards.document import DocumentIndex, Number
 from rewards.misread import long_words, respaced, short_words
 from rewards.plan import FieldPlan, Plan
-from rewards.support import ELSEWHERE, Evidence, Support, put
+from rewards.support import BESIDE, ELSEWHERE, UNLABELLED, Evidence, Support, put
 from rewards.table import known_zone
 
 
@@ -139,7 +139,9 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
         if last is not None and number.value != last:
             put(values, fold(number.value), Support(0.5, span, "beside its label, but a later line corrects it"))
         else:
-            put(values, fold(number.value), Support(1.0, span, "printed beside its label"))
+            put(values, fold(number.value), Support(1.0, span, BESIDE))
+    for number in _paid(field, index) if field.spec.last and field.stop is not None else ():
+        put(values, fold(number.value), Support(1.0, (number.start, number.end), "what was paid less the change"))
     if not chosen and field.spec.expected == "always":
         lines = [row.spaced for row in index.lines]
         halted = [field.stop is not None and field.stop.in_spaced(row) for row in lines]
@@ -152,7 +154,7 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
             put(
                 values,
                 fold(number.value),
-                Support(1.0, (number.start, number.end), "printed, and no amount is labelled so"),
+                Support(1.0, (number.start, number.end), UNLABELLED),
             )
     rows = frozenset(i for row_plan in plan.rows.values() for i in known_zone(row_plan, index).open_)
     # A word of an item's name (SERVICE 70%) is no sign of a service charge.
@@ -160,6 +162,25 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
         bool(index.money) if field.spec.expected == "always" else any(n.value and n.line not in rows for n in chosen)
     )
     return Evidence(values, expected)
+
+
+def _paid(field: FieldPlan, index: DocumentIndex) -> list[Number]:
+    """Amounts that are what was given less what came back (CASH 50.00, CHANGE 20.20), and printed apart from these."""
+    assert field.stop is not None
+    lines: list[int] = []
+    for i, line in enumerate(index.lines):
+        if field.stop.in_spaced(line.spaced):
+            # The amount may stand below its label.
+            lines += [i] if line.money else [i + 1] if i + 1 < len(index.lines) and index.lines[i + 1].money else []
+    lines = lines[:MAX_TILL]
+    if len(lines) < 2:
+        return []
+    given = [index.lines[i].money[-1].value for i in lines]
+    closes = {a - b for k, a in enumerate(given) for b in given[k + 1 :] if a > b >= 0}
+    return [n for n in index.money if n.value in closes and n.line < lines[0]]
+
+
+MAX_TILL = 6  # lines of a payment
 
 
 def _elsewhere(index: DocumentIndex, unsigned: bool) -> dict[Any, Support]:

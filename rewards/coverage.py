@@ -12,6 +12,7 @@ from rewards.rows import Match
 from rewards.table import CENT, has_words, known_zone, name_part
 
 MAX_LETTERS = 5  # of words on a line that only details a row (BAG, LITRE)
+OWN = 0.5  # from this fit on a line is the row's own
 NAMED = 0.3  # a row whose name fits worse than this explains nothing
 
 
@@ -53,7 +54,10 @@ def _detail(rows: RowPlan, index: DocumentIndex, i: int, owners: dict[int, Match
     line = index.lines[i]
     letters = len(name_part(index, rows, i)) if has_words(index, rows, i) else 0
     if letters > MAX_LETTERS:
-        return False
+        # A price beside a row's own name: LED TUBE @16.00, its amount on the next line.
+        return any(
+            m.place is not None and m.name >= OWN and m.place.first <= i <= m.place.last for m in owners.values()
+        )
     for match in owners.values():
         low, high = match.number.line, match.number.line
         if match.place is not None:

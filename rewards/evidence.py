@@ -15,6 +15,7 @@ from rewards.record_reader import records
 from rewards.records import Found, ground_records
 from rewards.rows import Match, as_rows, match_rows
 from rewards.score import Finding
+from rewards.support import UNLABELLED
 from rewards.table import known_zone, places, zone
 
 
@@ -121,7 +122,8 @@ def _scalar(field: FieldPlan, plan: Plan, index: DocumentIndex, given: Any, abst
     if support is None:
         return _Known(Finding(path, given, None, None, "the document does not say"), False, None)
     line = None
-    if field.spec.kind == "money" and support.points >= 0.5 and support.span is not None:
+    # An amount that is only guessed to be this field's explains no line of the table.
+    if field.spec.kind == "money" and support.points >= 0.5 and support.span is not None and support.why != UNLABELLED:
         line = index.line_at(support.span[0])
     return _Known(Finding(path, given, support.span, support.points, support.why), False, line)
 
@@ -136,11 +138,12 @@ def _rows(result: Grounded, plan: RowPlan, index: DocumentIndex, given: Any) -> 
     rows = as_rows(given, plan)
     matches = match_rows(rows, plan, index)
     result.rows[array], result.matches[array] = rows, matches
-    if known_zone(plan, index).open_:
+    # A page with amounts has rows for them, where a relation of the task sums the rows.
+    if known_zone(plan, index).open_ or (plan.summed and any(n.value for n in index.money)):
         result.expected.add(array)
     weights = {key: field.spec.weight for key, field in plan.fields.items()}
     whole = sum(weights.values())
-    scores: list[float] = []
+    scores: list[float | None] = []
     for i, ((name, amount), match) in enumerate(zip(rows, matches, strict=True)):
         name_points, amount_points, why_name, why_amount, span_name, span_amount = _row(
             name, amount, match, plan, index
@@ -159,8 +162,11 @@ def _rows(result: Grounded, plan: RowPlan, index: DocumentIndex, given: Any) -> 
             why = "printed in its row" if number else "not printed in its row"
             result.findings.append(Finding(_path(array, i, key), value, span, float(number is not None), why))
             total += field.spec.weight * (number is not None)
-        scores.append(total / whole if whole else 0.0)
-    result.row_points[array] = scores
+        free = match is not None and not match.number.money  # a part of another row: it earns and costs nothing
+        scores.append(None if free else total / whole if whole else 0.0)
+    known = [score for score in scores if score is not None]
+    mean = sum(known) / len(known) if known else 0.0
+    result.row_points[array] = [mean if score is None else score for score in scores]
 
 
 def _row(

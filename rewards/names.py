@@ -9,11 +9,13 @@ from rapidfuzz import fuzz, process
 
 from rewards import normalize
 from rewards.dates import DATE_FORMATS, find_dates
-from rewards.document import DocumentIndex
+from rewards.document import DocumentIndex, Line
 from rewards.plan import FieldPlan
 from rewards.support import ELSEWHERE, NOT_PRINTED, Evidence, Support, put
 
 MAX_NAME = 200  # characters of a line that can be a name
+BRAND = 0.6  # of a name that joins the line of a brand and the line of its company
+NUMBERED = 0.9  # of a name with the registration number that follows it
 TOP = 2  # lines that may be a name, from the top, that are believed
 
 _SEGMENTS = re.compile(r"\s{2,}|\s*[|\t]\s*")
@@ -23,9 +25,14 @@ _REGISTRATION = re.compile(
     re.IGNORECASE,
 )
 _DIGIT = re.compile(r"\d")
+_BRACKETS = re.compile(r"\([^()]*\)")
 _POSTCODE = re.compile(r"\b\d{5,6}\b")
 _DIGITS = re.compile(r"\d\D?\d\D?\d")
 _LABEL = re.compile(r"^(?:[^:]{2,20}:\s*|#?\d{4,}\s+)")
+
+
+_GOES_ON = frozenset(("co", "and", "dan", "und"))
+_AND = frozenset(("and", "dan", "und", "et", "e", "of", "the"))
 
 
 class _Name(NamedTuple):
@@ -68,7 +75,8 @@ def _readings(field: FieldPlan, row: str, spaced_row: str) -> list[_Name]:
         soft = soft_row if labelled else field.avoid is not None and field.avoid.in_spaced(spaced)
         comma = "," in text and _DIGIT.search(text) is not None
         soft |= comma or text.rstrip()[-1:] == "," or _POSTCODE.search(text) is not None
-        found.append(_Name(spaced.replace(" ", ""), formed, soft))
+        # An address has a form by accident: KG. DUSUN NANDING, 43100 HULU LANGAT.
+        found.append(_Name(spaced.replace(" ", ""), formed and not comma, soft))
     return found
 
 
@@ -88,16 +96,19 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
     dated = {index.line_at(m.start) for m in find_dates(index.text[: rows[-1].end], DATE_FORMATS)} if rows else set()
     formed = [any(n.formed for n in row) and not block for row, block in zip(names, blocked, strict=True)]
     out = dated | {i for i, block in enumerate(blocked) if block}
+    texts = [index.text[line.start : line.end].strip() for line in rows]
+    numbered = {i for i, text in enumerate(texts) if _REGISTRATION.fullmatch(f" {text[:MAX_NAME]}")}
     good = [i not in out and any(_wordy(n.key) and not n.soft for n in row) for i, row in enumerate(names)]
     # A company form on a line without "owned by" and the like settles where the name is.
     settled = any(any(n.formed and not n.soft for n in names[i]) and not blocked[i] for i in range(len(rows)))
+    whole_line = [formed[i] and _complete(texts[i], line, field) for i, line in enumerate(rows)]
     rank = 0
     values: dict[Any, Support] = {}
     for i, line in enumerate(rows):
         if blocked[i] or not line.words:
             continue
         begun = i > 0 and good[i - 1]
-        fragment = begun and (line.words[0] == "co" or (field.prefer is not None and field.prefer.starts(line.spaced)))
+        fragment = begun and _goes_on(texts[i], line, field)
         span = (line.start, line.end)
         for name in names[i]:
             if fragment and formed[i]:
@@ -120,17 +131,25 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
         rank += good[i]
         # A name over two to four lines.
         joined = names[i][0].key
+        # One word (RESTORAN, SYARIKAT) or an open end (AND) begins a name; two words are one.
+        brand = sum(len(word) > 1 for word in line.words) >= 2 and line.words[-1] not in _AND
+        brand = brand and texts[i][-1] not in "&-,"
         for j in range(i + 1, min(i + 4, len(rows))):
             if blocked[j] or not rows[j].words:
                 break
             early = any(formed[i:j])
-            between = all(good[k] or (k not in out and _short(names[k][0])) for k in range(i, j + 1))
+            between = all(
+                k not in numbered and (good[k] or (k not in out and _short(names[k][0]))) for k in range(i, j + 1)
+            )
             for name in names[j]:
-                whole = name.formed or early if settled else rank <= TOP and between
-                whole |= cued[i] and between
-                fit = 1.0 if whole else ELSEWHERE
+                whole = (name.formed or early) if settled else rank <= TOP
+                fit = 1.0 if (whole or cued[i]) and between else ELSEWHERE
+                if whole_line[j] and brand:  # above the name of its company: one of them is the name, not both
+                    fit = min(fit, BRAND)
                 # After a company form only a town (LTD / BRISTOL) or a branch (INC / #32) can still be the name.
                 town = j == i + 1 and len(rows[j].words) == 1 and (name.key.isalpha() or _short(name))
+                if early and j in numbered:
+                    town, fit = True, NUMBERED
                 if early and not name.formed and not town:
                     fit = min(fit, 0.3)
                 put(values, joined + name.key, Support(fit, (line.start, rows[j].end), "a name over lines"))
@@ -141,7 +160,23 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
 
 def _short(name: _Name) -> bool:
     """Whether a line can only be a piece of a name over lines: 101 / EM STATION, 888 U.C / GARDEN, BAKERY / #552."""
-    return 0 < len(name.key) <= 8 and not name.soft
+    return 0 < len(name.key) <= 8 and not name.soft and len(_DIGIT.findall(name.key)) <= 4
+
+
+def _goes_on(text: str, line: Line, field: FieldPlan) -> bool:
+    """Whether a line can only be the end of a name: SDN BHD, CO. (M) LTD, (SEMENYIH) SDN BHD, & SONS LTD, ALAM) BHD."""
+    if line.words[0] in _GOES_ON or text[0] in "(&" or text.count(")") > text.count("("):
+        return True
+    return field.prefer is not None and field.prefer.starts(line.spaced)
+
+
+def _complete(text: str, line: Line, field: FieldPlan) -> bool:
+    """Whether a line with a company form is a name by itself: two words or more before the form (OGN GROUP SDN BHD)."""
+    if not line.words or _goes_on(text, line, field) or field.prefer is None:
+        return False
+    spaced = f" {' '.join(normalize.words(_BRACKETS.sub(' ', text)))} " if "(" in text else line.spaced
+    first = field.prefer.before(spaced).split()
+    return sum(len(word) > 1 and _DIGIT.search(word) is None for word in first) >= 2
 
 
 def _wordy(key: str) -> bool:

@@ -39,6 +39,11 @@ class Phrases:
             at = match.end()
         return None if at is None else spaced[at:]
 
+    def before(self, spaced: str) -> str:
+        """The words before the first phrase in a line."""
+        match = self.pattern.search(spaced) if self.pattern is not None else None
+        return spaced if match is None else spaced[: match.start()]
+
     def starts(self, spaced: str) -> bool:
         """Whether a line begins with one of the phrases."""
         return self.pattern is not None and self.pattern.match(spaced) is not None
@@ -79,7 +84,8 @@ class FieldPlan:
 @dataclass(frozen=True, slots=True)
 class RowPlan:
     """An array: its name, its spec, its leaves by key, and its compiled words; `glue` are words beside a name that are
-    no part of it (units, marks, headings)."""
+    no part of it (units, marks, headings), `beside` only units and marks. summed: a relation has
+    the sum of its amounts."""
 
     array: str
     spec: RowSpec
@@ -90,6 +96,8 @@ class RowPlan:
     end: Phrases
     vocabulary: frozenset[str]
     glue: frozenset[str]
+    beside: frozenset[str]
+    summed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +218,9 @@ def compile_plan(task: Task) -> Plan:
             array, leaf = path.split("[].", 1)
             arrays[array][leaf] = field
     rows = {}
+    operands = {
+        path for alternatives in task.relations.values() for relation in alternatives for path in relation.paths
+    }
     for array, spec in task.rows.items():
         own = arrays[array]
         cues = [word for f in scalars.values() if f.spec.kind == "money" for word in f.spec.cue or ()]
@@ -227,6 +238,10 @@ def compile_plan(task: Task) -> Plan:
             glue=frozenset(
                 vocabulary | {w for phrase in (*spec.heading, *(spec.units or ())) for w in normalize.words(phrase)}
             ),
+            beside=frozenset(
+                w for text in (*(spec.units or ()), *normalize.CURRENCY) for w in normalize.words(text) if len(w) > 1
+            ),
+            summed=f"{array}[].{spec.amount}" in operands,
         )
     bounds: dict[str, Bounds] = task.plausible
     cued = [f for f in scalars.values() if f.spec.kind == "money" and f.spec.cue is not None]

@@ -5,6 +5,7 @@ A row is grounded when its amount is printed on a line of its own and its name i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from rewards.table import CENT, Place, has_words, known_zone, name_part, places
 GOES_ON = 0.7  # of a name's points, where it seems to go on on the next line
 CROSSED = 0.4  # of a name's points, where the lines of two rows cross
 NOWHERE = Place(0, 0, 0.0, (0, 0), "")
+OWN = 0.5  # likeness from which a printed name is a row's
 NEAR = 3  # lines between a row's name and its amount, at most
 
 
@@ -72,6 +74,8 @@ def _options(name: str, amount: Decimal, plan: RowPlan, index: DocumentIndex) ->
         if number.value == amount and number.line in area.open_:
             candidates[number.line] = number  # the last on its line
     where = places(name, plan, index)
+    if not candidates:
+        candidates = _products(amount, where, area.open_, index)
     result = []
     for line, number in candidates.items():
         best, place = 0.0, None
@@ -84,6 +88,27 @@ def _options(name: str, amount: Decimal, plan: RowPlan, index: DocumentIndex) ->
     result.sort(key=lambda m: (-m.name, abs(m.number.line - m.place.last) if m.place else NEAR))
     found = tuple(result)
     index.cache[key] = found
+    return found
+
+
+def _products(
+    amount: Decimal, where: Sequence[Place], open_: frozenset[int], index: DocumentIndex
+) -> dict[int, Number]:
+    """Amounts on the lines of a name whose price times quantity is this amount: 2 x 60.00, where 127.20 is printed
+    behind it, with the tax."""
+    found: dict[int, Number] = {}
+    by_line = index.by_line()
+    for place in where:
+        for i in range(place.first - 1, place.last + 2):
+            if i not in open_ or i in found:
+                continue
+            beside = [n for j in range(min(i, place.first), max(i, place.last) + 1) for n in by_line.get(j, ())]
+            for price in beside:
+                # The amount of the row itself is no price, whatever number stands beside it.
+                if price.start != index.lines[i].money[-1].start and (price.money or price.value % 1):
+                    others = (f for n in beside if n.start != price.start for f in n.factors)
+                    if any(price.value * factor == amount for factor in others):
+                        found[i] = index.lines[i].money[-1]
     return found
 
 
@@ -111,7 +136,39 @@ def match_rows(rows: Sequence[tuple[str, Decimal | None]], plan: RowPlan, index:
             if row not in chosen and options[row]:
                 assign(row, floor, set())
     _uncross(rows, chosen, options)
-    return _in_order(_own_names(rows, chosen, plan, index), plan, index)
+    return _with_parts(rows, _in_order(_own_names(rows, chosen, plan, index), plan, index), plan, index)
+
+
+def _with_parts(
+    rows: Sequence[tuple[str, Decimal | None]], matches: list[Match | None], plan: RowPlan, index: DocumentIndex
+) -> list[Match | None]:
+    """A row of 0.00 that is a part of the row above (the drink of a meal), printed without an amount, has a match."""
+    free = [row for row, (_, amount) in enumerate(rows) if matches[row] is None and amount == 0]
+    if not free:
+        return matches
+    used: set[int] = set()
+    for match in matches:
+        if match is not None and match.place is not None:
+            used.update((*range(match.place.first, match.place.last + 1), match.number.line))
+    spots = {row: _alone(rows[row][0], plan, index) for row in free}
+    result = list(matches)
+    # From the top down: a part stands below a row, or below another part of it.
+    for i in sorted({i for lines in spots.values() for i in lines}):
+        line = index.lines[i]
+        if line.money or i in used or i - 1 not in used:
+            continue
+        for row in free:
+            place = spots[row].get(i)
+            if result[row] is None and place is not None:
+                result[row] = Match(Number(Decimal(0), line.start, line.start, i, False, "", ()), place, place.likeness)
+                used.add(i)
+                break
+    return result
+
+
+def _alone(name: str, plan: RowPlan, index: DocumentIndex) -> dict[int, Place]:
+    """The lines on which a name is printed whole, or nearly so."""
+    return {p.first: p for p in places(name, plan, index) if p.likeness >= OWN and p.first == p.last}
 
 
 def _uncross(
@@ -198,10 +255,16 @@ def _in_order(matches: list[Match | None], plan: RowPlan, index: DocumentIndex) 
     ]
 
 
+_SIZE = re.compile(r"\(?\d+(?:[./]\d+)?\s?(?:\"|''|(?:mm|cm|kg|g|ml|l)?\s?x\s?\d|(?:mm|cm|kg|g|ml|l)\b)", re.IGNORECASE)
+
+
 def _words_only(plan: RowPlan, index: DocumentIndex, i: int) -> bool:
-    """Whether a line is the rest of a name: letters only, more than a mark, begun like a name (#TAKE AWAY# is not)."""
+    """Whether a line is the rest of a name: letters only, more than a mark, begun like a name (#TAKE AWAY# is not), or
+    a size (5"X8", 40G)."""
     line = index.lines[i]
     text = index.text[line.start : line.end].strip()
+    if not line.money and _SIZE.match(text):
+        return True
     if line.money or not text[:1].isalpha() or text[-1:] in ":#*" or any(c.isdigit() for c in text):
         return False
     return len(name_part(index, plan, i)) > 2

@@ -119,8 +119,12 @@ class Rubric:
             if outcome.value is not None:
                 total += weight * outcome.value
                 weights += weight
-        mean = total / weights if weights else 0.0
-        total = self.floor + (1.0 - self.floor) * min(mean, 1.0)
+        mean = min(total / weights, 1.0) if weights else 0.0
+        kept = _kept(parts.get("covers"))
+        if kept < 1.0:
+            findings.append(Finding("", None, None, kept, f"most of the table is left out: the total keeps {kept:.2f}"))
+            checks.append("covers")
+        total = self.floor + (1.0 - self.floor) * mean * kept
         return RubricScore(total, "scored", None, parts, tuple(findings), None, tuple(checks))
 
     def _part(
@@ -193,6 +197,21 @@ def _grounded(plan: Plan, grounded: Grounded) -> Score:
     return scored(min(1.0, total / weights), grounded.findings)
 
 
+LEFT_OUT = 0.5  # what an attempt keeps of its mean that explains nothing of a table
+ENOUGH = 0.5  # the share of a table that must be explained to keep all of it
+
+
+def _kept(covers: float | None) -> float:
+    """What an attempt keeps of its mean, by the share of the printed table that it explains.
+
+    Header fields are worth their points only beside the rows: without this, header and empty rows are an easy half of
+    the score, and dropping rows (fewer tokens, fewer mistakes) a bargain.
+    """
+    if covers is None or covers >= ENOUGH:
+        return 1.0
+    return LEFT_OUT + (1.0 - LEFT_OUT) * covers / ENOUGH
+
+
 def _covers(plan: Plan, index: DocumentIndex, grounded: Grounded) -> Score:
     """Mean over the arrays of the share of their printed lines that the attempt explains."""
     shares: list[float] = []
@@ -201,6 +220,9 @@ def _covers(plan: Plan, index: DocumentIndex, grounded: Grounded) -> Score:
         amounts = [amount for _, amount in grounded.rows[array] if amount is not None]
         total = sum(amounts, Decimal(0))
         share, missing = covered(rows, index, grounded.matches[array], frozenset(grounded.lines), total)
+        if share is None and array in grounded.expected and not grounded.rows[array]:
+            share = 0.0
+            findings.append(Finding(array, None, None, 0.0, "no row, and the document shows amounts"))
         if share is None:
             continue
         shares.append(share)

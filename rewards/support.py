@@ -21,6 +21,8 @@ class Evidence(NamedTuple):
 
 
 NOT_PRINTED = Support(0.0, None, "not printed in the document")
+BESIDE = "printed beside its label"
+UNLABELLED = "printed, and no amount is labelled so"
 ELSEWHERE = 0.1  # a printed value in the wrong place: below an abstention, above an invention
 
 

@@ -49,7 +49,10 @@ def _is_summary(plan: RowPlan, line: Line, index: DocumentIndex) -> bool:
 def _known_only(known: frozenset[str], line: Line) -> bool:
     """Whether every word of a line is a word of labels; A.M.C CARD has initials, and so a name."""
     words = [word for word in line.spaced.split() if any(c.isalpha() for c in word)]
-    return sum(len(word) == 1 for word in words) < 2 and all(word in known for word in words if len(word) > 1)
+    # RM6.60 gives the word RM6.
+    return sum(len(word) == 1 for word in words) < 2 and all(
+        word in known or word.rstrip("0123456789") in known for word in words if len(word) > 1
+    )
 
 
 def _multiplied(index: DocumentIndex, line: Line) -> bool:
@@ -159,42 +162,83 @@ def _exact(spaced: str, index: DocumentIndex, i: int, end: int) -> tuple[int, in
     return None
 
 
-def _whole(spaced: str, plan: RowPlan, index: DocumentIndex, i: int) -> float:
-    """The share of the printed name that a contiguous part of it is: 1 where the print does not go on, glued by one
-    space, before it or behind it."""
-    line = index.lines[i]
-    text = index.text[line.start : line.end]
-    found = re.search(r"[\W_]*".join(map(re.escape, spaced.split())), text, re.IGNORECASE)
-    if found is None:
-        return 1.0
-    before = text[: found.start()]
-    left = normalize.words(before[:-1]) if before[-1:] in " -/.&'" and before[-2:-1].isalnum() else []
+def _whole(words: Sequence[str], plan: RowPlan, index: DocumentIndex, first: int, last: int) -> float:
+    """The share of the printed name that a contiguous part of it is: 1 where the print does not go on, in the same
+    column, before it or behind it."""
+    line, end = index.lines[first], index.lines[last]
+    head = index.text[line.start : line.end]
+    tail = head if first == last else index.text[end.start : end.end]
+    if first == last:
+        found = re.search(r"[\W_]*".join(map(re.escape, words)), head, re.IGNORECASE)
+        if found is None:
+            return 1.0
+        left, right = head[: found.start()], found.end()
+    else:
+        start = re.search(rf"(?<![^\W_]){re.escape(words[0])}", head, re.IGNORECASE)
+        stop = re.search(rf"{re.escape(words[-1])}(?![^\W_])", tail, re.IGNORECASE)
+        if start is None or stop is None:
+            return 1.0
+        left, right = head[: start.start()], stop.end()
+    money = [number.start - end.start for number in end.money if number.start - end.start >= right]
+    limit = money[0] if money else len(tail)
+    cell = _CELL.match(tail, right, limit)
+    behind = cell.group() if cell is not None else ""
+    # A number is a part of the name only where the amount alone follows, in another column.
+    then_money = len(money) > 1 or not tail[right + len(behind) : limit].isspace()
+    more, doubt = _behind(behind, words[-1], then_money, plan)
+    missing, size = _before(left, words[0], plan)
+    missing += more
+    if missing:
+        printed = sum(map(len, words))
+        return max(0.3, min(0.8, printed / (printed + missing)))
+    return DOUBTFUL if doubt or size else 1.0
+
+
+def _before(text: str, first: str, plan: RowPlan) -> tuple[int, bool]:
+    """(letters of the words of the column before a name, whether a size there may belong to it). Numbers and codes
+    stand before a name more often than they belong to it."""
     missing = 0
-    # Codes stand before a name more often than they belong to it; sizes (12MM) stand behind it as a part of it.
-    if left and left[-1].isalpha() and len(left[-1]) > 2 and left[-1] not in plan.glue:
-        missing += len(left[-1])
-    money = [number.start - line.start for number in line.money if number.start - line.start >= found.end()]
-    rest = _CELL.match(text, found.end(), money[0] if money else len(text))
-    piece = rest.group().rstrip() if rest is not None else ""
-    if piece.strip(" .,-") and not piece[:2].isspace() and _goes_on(piece.split(), plan):
-        missing += len(piece.strip())
-    printed = found.end() - found.start()
-    return 1.0 if not missing else max(0.3, min(0.8, printed / (printed + missing)))
+    column = _BREAKS.split(text)[-1]
+    for match in reversed(list(_WORDS.finditer(column))):
+        word = match.group()
+        if word.isdigit():
+            # 1" NYLON BRUSH, I00100000060- 4 VEGE
+            before = column[: match.start()]
+            piece = len(word) == 1 and before.rstrip()[-1:] == "-"
+            return missing, not missing and (piece or column[match.end() : match.end() + 1] in ('"', "'"))
+        if not word.isalpha():
+            return missing, word[0].isdigit() and not missing and not _COUNT.fullmatch(word)  # 350PCS
+        if word in "xX" or (word.casefold() in plan.beside and first not in plan.beside):
+            break
+        missing += len(word)
+    return missing, False
 
 
-def _goes_on(words: list[str], plan: RowPlan) -> bool:
-    """Whether the words behind a name belong to it: 7", (S), 70%, 23/4, 12MM do, a number alone is the next column."""
-    word = words[0]
-    if word in "+&-":
-        return len(words) > 1
-    if word.isalpha() or word[:-1].isalpha():
-        letters = "".join(c for c in word if c.isalpha())
-        return len(letters) > 1 and letters.casefold() not in plan.glue
-    return not _COUNT.fullmatch(word)
+def _behind(text: str, last: str, then_money: bool, plan: RowPlan) -> tuple[int, bool]:
+    """(letters of the words behind a name in its column, whether a number there may belong to it)."""
+    missing = 0
+    found = list(_WORDS.finditer(text))
+    for i, match in enumerate(found):
+        word, mark = match.group(), text[: match.start()].rstrip()[-1:]
+        if word.casefold() in plan.beside and last not in plan.beside and mark != "(":
+            break
+        if _COUNT.fullmatch(word):
+            following = found[i + 1].group() if i + 1 < len(found) else ""
+            if len(following) > 1 and following.isalpha() and following.casefold() not in plan.beside:
+                continue  # 12 GRAIN
+            # A quantity, where the amount or a unit follows in the same column.
+            return missing, not missing and not then_money and not following
+        if len(word) == 1 and mark not in ("(", "-"):
+            break
+        missing += len(word)
+    return missing, False
 
 
+_COUNT = re.compile(r"\d+[xX]?")
+DOUBTFUL = 0.95  # of a name, where a number or a code beside it may belong to it
+_BREAKS = re.compile(r"\s{2,}|[|\t=*:;@>]")
+_WORDS = re.compile(r"[^\W_]+")
 _CELL = re.compile(r"(?:(?!\s\s)[^|=*:@])*")  # up to the next column
-_COUNT = re.compile(r"[\d.,]+x?|\W+", re.IGNORECASE)
 
 
 def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
@@ -217,10 +261,11 @@ def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
             if exact is None:
                 continue
             first, last = exact
-            share = _whole(spaced, plan, index, first) if first == last else 1.0
+            share = _whole(words, plan, index, first, last)
             why = "printed" if share == 1.0 else "the printed name goes on"
             result.append(Place(first, last, share, index.span_of(name, first, last), why))
         if not result:
+            words = [word for word in words if not _code(word)] or words
             squeezed = "".join(words)
             for i in range(low, high):
                 if i in area.summary or not lines[i].words:
@@ -253,8 +298,16 @@ def name_part(index: DocumentIndex, plan: RowPlan, i: int) -> str:
         for number in reversed(line.money):
             text = text[: number.start - line.start] + "  " + text[number.end - line.start :]
         kept = [w for w in normalize.words(text) if len(w) > 1 and w not in plan.glue and any(c.isalpha() for c in w)]
-        found = index.cache[key] = "".join(kept)
+        found = index.cache[key] = "".join(w for w in kept if not _code(w))
     return str(found)
+
+
+def _code(word: str) -> bool:
+    """Whether a word is an article number, which no two readers copy alike: I00100000027."""
+    return _LONG_NUMBER.search(word) is not None
+
+
+_LONG_NUMBER = re.compile(r"\d{6}")
 
 
 def has_words(index: DocumentIndex, plan: RowPlan, i: int) -> bool:
