@@ -51,7 +51,9 @@ class _Token(NamedTuple):
 
 
 # Also where it touches the number beside it: "23,711,610  -630,656", "20,440--".
-_DASH = re.compile(r"(?<!\S)(?:[-–—]{1,3}(?![^\s\d])|(?:\*|N/?A|NIL|NONE)(?!\S))|(?<=\d)[-–—]{2}(?!\S)", re.IGNORECASE)
+_DASH = re.compile(
+    r"(?<!\S)(?:[-–—]{1,3}(?=[1-9]|\s|$)|(?:\*|N/?A|NIL|NONE)(?!\S))|(?<=\d)[-–—]{2}(?!\S)", re.IGNORECASE
+)
 _MARKS = r"[\s:;,.=\"'“”‘’()|*•-]*"
 _FILLER = re.compile(
     _MARKS + r"(?:(?:the|number|of|common|stock|shares?|votes?|voted|voting|cast|were|was)" + _MARKS + "){0,6}",
@@ -233,7 +235,7 @@ class _Reader:
         elif share >= 0.5 and collapsed:
             if goes_on and not set(named) & set(self.header):
                 self._begin([*self.header, *collapsed], i)
-            elif named:
+            elif named and (not goes_on or len(collapsed) > 1):
                 self._begin(collapsed, i)
 
     def _words_of(self, text: str) -> str:
