@@ -51,6 +51,7 @@ def rollout_metrics(groups: Sequence[Group], scores: Sequence[Sequence[RubricSco
             if value is not None:
                 parts.setdefault(name, []).append(value)
     lengths = [len(r.completion_ids) for r in rollouts]
+    judged = [s.parts["judge"] is None for s in scored if "judge" in s.parts]
     return {
         "reward/mean": mean(totals),
         "reward/std": statistics.pstdev(totals) if totals else math.nan,
@@ -60,6 +61,7 @@ def rollout_metrics(groups: Sequence[Group], scores: Sequence[Sequence[RubricSco
         "rollout/schema_failed": mean([s.gate == "schema" for s in scored]),
         "rollout/truncated": mean([r.truncated for r in rollouts]),
         "rollout/score_errors": len(flat) - len(scored),
+        **({"rollout/judge_abstained": mean(judged)} if judged else {}),
         "rollout/completion_tokens_mean": mean(lengths),
         "groups/sampled": len(groups),
         "tokens/prompt": sum(len(group.prompt_ids) for group in groups),
