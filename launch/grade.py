@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.documents import read_documents
-from launch.score import _number, _pairs, read_completions, read_keys
+from launch.score import number_of, pair_up, read_completions, read_keys
 from rewards.document import Document
 from rewards.errors import ConfigError, DataError
 from rewards.fields import FieldReport, compare
@@ -35,11 +35,11 @@ def run(args: list[str], as_json: bool) -> dict[str, Any] | None:
     if values is None:
         return None
     task = load_task(values["task"])
-    max_bad = _number(values, "max_bad", 0, int)
+    max_bad = number_of(values, "max_bad", 0, int)
     shares = {key: _share(values, key, default) for key, default in (("coverage", 0.75), ("precision", 0.98))}
     accept = _share(values, "accept", 0.8)
     documents = {d.id: d for d in read_documents(values["docs.path"], max_bad=max_bad, quarantine=None)}
-    pairs = _pairs(documents, read_completions(values["completions"], max_bad), values["completions"])
+    pairs = pair_up(documents, read_completions(values["completions"], max_bad), values["completions"])
     flat = [(document, completion) for document, completions in pairs for completion in completions]
     wanted = _field(values, task)
     fields = None if wanted in ("header", "document") else [wanted]
@@ -54,7 +54,7 @@ def run(args: list[str], as_json: bool) -> dict[str, Any] | None:
         result |= _numbers(curve, accept, shares["coverage"], shares["precision"])
     _print(result)
     queue = review_order(attempts, fields)
-    for entry in queue[: _number(values, "queue", 5, int)]:
+    for entry in queue[: number_of(values, "queue", 5, int)]:
         print(f"review {entry.attempt.document}  {entry.confidence:.3f}  {'; '.join(entry.reasons[:2])}")
     if values.get("output"):
         folder = _folder(values["output"])
@@ -75,7 +75,7 @@ def run(args: list[str], as_json: bool) -> dict[str, Any] | None:
 
 
 def _share(values: dict[str, str], key: str, default: float) -> float:
-    number: float = _number(values, key, default, float)
+    number: float = number_of(values, key, default, float)
     if number > 1:
         raise ConfigError(f"{key}={values[key]}: must be at most 1")
     return number
