@@ -11,17 +11,17 @@ from pathlib import Path
 
 from envs.documents import Quarantine, iterate_documents
 from rewards.errors import ConfigError, DataError
-from rewards.task import load_task
-from rl.config import DocsConfig, EvaluateConfig, JsonlDocs, RunConfig, SyntheticDocs
+from rl.config import DocsConfig, EvaluateConfig, JsonlDocs, RunConfig, SyntheticDocs, TrainConfig
 from rl.engine_arguments import check_engine_arguments, check_sampling
+from rl.task_of import task_of
 
 PEEK = 200
 """Lines of each file looked at before the start; the whole file is read later."""
 
 
-def check_run(config: RunConfig) -> None:
+def check_run(config: TrainConfig) -> None:
     """Raises ConfigError or DataError with one line."""
-    load_task(config.task)
+    task_of(config)
     check_folder(config)
     check_docs(config.docs, config.task)
     if isinstance(config.docs, SyntheticDocs):
@@ -31,6 +31,11 @@ def check_run(config: RunConfig) -> None:
                 f"docs.train={training}: fewer than batch.documents_per_step={config.batch.documents_per_step}; "
                 "make more documents or smaller steps"
             )
+    for path in getattr(config.method, "traces", ()):
+        if not Path(path).is_file():
+            raise DataError(f"method.traces={path}: no such file; offramp label makes traces")
+    if isinstance(config, RunConfig) and config.lora is not None:
+        raise ConfigError(f"lora: method={config.method.kind} trains all weights; set lora=null")
     check_sampling(config.sampler)
     check_engine_arguments(config.sampler.engine)
     check_model(config.model.path)
@@ -38,7 +43,7 @@ def check_run(config: RunConfig) -> None:
 
 def check_evaluate(config: EvaluateConfig) -> None:
     """Raises ConfigError or DataError with one line."""
-    load_task(config.task)
+    task_of(config)
     check_docs(config.docs, config.task)
     if config.seen is not None and not Path(config.seen).exists():
         raise ConfigError(f"seen={config.seen}: no such file or run; seen=null if there is none")
@@ -47,7 +52,7 @@ def check_evaluate(config: EvaluateConfig) -> None:
     check_model(config.model.path)
 
 
-def check_folder(config: RunConfig) -> None:
+def check_folder(config: TrainConfig) -> None:
     folder = Path(config.run.dir)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"run.dir={folder}: is a file; choose another run.dir")

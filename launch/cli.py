@@ -25,6 +25,10 @@ COMMANDS = {
     "demo": ("launch.commands:demo", "set up nothing, train the starter on layouts it has never seen, compare"),
     "train": ("launch.commands:train", "GRPO on your documents: offramp train task=receipt docs=jsonl docs.path=FILE"),
     "evaluate": ("launch.commands:evaluate", "greedy answers on held-out documents, scored, with 95 % intervals"),
+    "compare": (
+        "launch.compare:compare",
+        "methods x seeds x numbers of documents, on one split: which one won, at what cost",
+    ),
     "score": ("launch.score:score", "score completions that are in a file: task=, docs.path=, completions="),
     "explain": ("launch.explain:explain", "one completion's score as a tree, with its evidence; html=FILE as a page"),
     "profile": (

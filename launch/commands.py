@@ -25,7 +25,7 @@ from launch.compose import (
     rewrite,
 )
 from rewards.errors import ConfigError, InfraError, OfframpError
-from rl.config import EvaluateConfig, PretrainConfig, RunConfig
+from rl.config import EvaluateConfig, PretrainConfig, RunConfig, TrainConfig
 
 HYDRA_FLAGS = {
     "-m", "--multirun", "-c", "--cfg", "-i", "--info", "--resolve", "-p", "--package", "-r", "--run", "-sc",
@@ -35,26 +35,24 @@ TAKES_VALUE = {"-c", "--cfg", "-i", "--info", "-p", "--package"}
 
 
 def train(args: list[str], as_json: bool) -> dict[str, Any] | None:
-    if _help("train", args, RunConfig):
+    if _help("train", args, TrainConfig):
         return None
     overrides, flags, config_dir = split_flags(args)
     if flags:
-        _hydra("train", RunConfig, overrides, flags, config_dir)
+        _hydra("train", TrainConfig, overrides, flags, config_dir)
         return None
     config = compose_run(overrides, config_dir)
     checks.check_run(config)
     return train_config(config)
 
 
-def train_config(config: RunConfig) -> dict[str, Any]:
+def train_config(config: TrainConfig) -> dict[str, Any]:
     """Trains in this process, as one rank of a torchrun that is already there, or in processes of its own."""
     if processes.under_torchrun():
         processes.check_world_size(config)
     elif config.launch.processes > 1:
         return processes.torchrun(config)
-    from rl.grpo import train as run_training
-
-    return run_training(config)
+    return processes.train(config)
 
 
 def evaluate(args: list[str], as_json: bool) -> dict[str, Any] | None:
@@ -91,6 +89,8 @@ def demo(args: list[str], as_json: bool) -> dict[str, Any] | None:
         raise ConfigError(f"{flags[0]}: unknown option of demo; use offramp train experiment=demo {flags[0]}")
     config = compose_run(["experiment=demo", *overrides], config_dir)
     checks.check_run(config)
+    if not isinstance(config, RunConfig):
+        raise ConfigError(f"method={config.method.kind}: the demo shows grpo and its kin; use offramp train")
     result: dict[str, Any] = _lower("rl.demo", "main")(config)
     return result
 
@@ -147,7 +147,7 @@ def _hydra(name: str, model: type[BaseModel], overrides: list[str], flags: list[
         if "run" in composed and not any(o.startswith("run.name=") for o in settings.overrides.task):
             with open_dict(composed):
                 composed.run.name = f"{composed.run.name}-{settings.job.num}"
-        config = finish(composed, RunConfig)
+        config = finish(composed, TrainConfig)
         checks.check_run(config)
         # A process of its own for each job: vLLM and torch give nothing back.
         return _objective(processes.torchrun(config), config.eval.metric)

@@ -1,4 +1,4 @@
-"""Hydra composes, pydantic validates: overrides -> RunConfig or EvaluateConfig, and every fault is one line.
+"""Hydra composes, pydantic validates: overrides -> TrainConfig or EvaluateConfig, and every fault is one line.
 
 config = compose_run(["experiment=smoke", "run.steps=3"])
 """
@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -21,7 +21,8 @@ from pydantic import BaseModel, ValidationError
 
 from launch.faults import ConfigFaults, choice_fault, known_keys, nearest, unknown_key, validation_faults
 from rewards.errors import ConfigError
-from rl.config import EvaluateConfig, PretrainConfig, RunConfig
+from rl.compare_config import AdviseConfig, CompareConfig
+from rl.config import EvaluateConfig, PretrainConfig, TrainConfig, config_of_run
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -33,17 +34,17 @@ GROUP_KINDS = ("docs.kind", "method.kind", "launch.kind")
 # run.name is made from the task, which may be a path.
 OmegaConf.register_new_resolver("stem", lambda path: Path(str(path)).stem, replace=True)
 
-Config = TypeVar("Config", RunConfig, EvaluateConfig, PretrainConfig)
+Config = TypeVar("Config", bound=BaseModel)
 
 
-def compose_run(overrides: Sequence[str], config_dir: str | None = None) -> RunConfig:
+def compose_run(overrides: Sequence[str], config_dir: str | None = None) -> TrainConfig:
     """The training run that `offramp train OVERRIDES` describes. Raises ConfigFaults.
 
     A first override that ends in .json is the config.json of a run to repeat.
     """
     if overrides and overrides[0].endswith(".json") and "=" not in overrides[0]:
         return rerun(Path(overrides[0]), overrides[1:])
-    return finish(compose_raw("train", overrides, RunConfig, config_dir), RunConfig)
+    return finish(compose_raw("train", overrides, TrainConfig, config_dir), TrainConfig)
 
 
 def compose_evaluate(overrides: Sequence[str], config_dir: str | None = None) -> EvaluateConfig:
@@ -54,6 +55,33 @@ def compose_evaluate(overrides: Sequence[str], config_dir: str | None = None) ->
 def compose_pretrain(overrides: Sequence[str], config_dir: str | None = None) -> PretrainConfig:
     """The pre-training that `offramp pretrain OVERRIDES` describes. Raises ConfigFaults."""
     return finish(compose_raw("pretrain", overrides, PretrainConfig, config_dir), PretrainConfig)
+
+
+def compose_compare(overrides: Sequence[str], config_dir: str | None = None) -> CompareConfig:
+    """The comparison that `offramp compare OVERRIDES` describes; methods, seeds and documents take Hydra's sweeps
+    (a,b or range(0,3)) as they are. Raises ConfigFaults."""
+    words = [swept(override) for override in overrides]
+    return finish(compose_raw("compare", words, CompareConfig, config_dir), CompareConfig)
+
+
+def compose_advise(overrides: Sequence[str], config_dir: str | None = None) -> AdviseConfig:
+    """The workload that `offramp advise OVERRIDES` describes. Raises ConfigFaults."""
+    return finish(compose_raw("advise", overrides, AdviseConfig, config_dir), AdviseConfig)
+
+
+def swept(override: str) -> str:
+    """methods=a,b as methods=[a,b], by Hydra's own grammar of sweeps; documents=all as documents=[null]."""
+    key, _, value = override.partition("=")
+    if key not in ("methods", "seeds", "documents") or value.startswith("["):
+        return override
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        values = list(parsed.sweep_string_iterator()) if parsed.is_sweep_override() else [value]
+    except HydraException as error:
+        raise ConfigError(f"{override}: cannot be read: {str(error).splitlines()[0]}") from error
+    return f"{key}=[{','.join('null' if v == 'all' else v for v in values)}]"
 
 
 def compose_raw(
@@ -77,7 +105,7 @@ def compose_raw(
         GlobalHydra.instance().clear()
 
 
-def rerun(path: Path, overrides: Sequence[str]) -> RunConfig:
+def rerun(path: Path, overrides: Sequence[str]) -> TrainConfig:
     """The configuration in a run's config.json, with plain `key=value` changes."""
     try:
         config = OmegaConf.create(json.loads(path.read_text(encoding="utf-8")))
@@ -93,15 +121,15 @@ def rerun(path: Path, overrides: Sequence[str]) -> RunConfig:
             raise ConfigError(f"{override}: write it as key=value")
         if key == "run.name" and not any(other.startswith("run.dir=") for other in overrides):
             OmegaConf.update(config, "run.dir", f"runs/{value}")
-        known = known_keys(RunConfig)
+        known = known_keys(TrainConfig)
         if key not in known:
-            raise ConfigError(unknown_key(key, value, RunConfig))
+            raise ConfigError(unknown_key(key, value, TrainConfig))
         if OmegaConf.is_dict(OmegaConf.select(config, key)):
             raise ConfigError(
                 f"{override}: a group cannot be chosen on top of config.json; set its keys, as {key}.KEY=..."
             )
         OmegaConf.update(config, key, yaml.safe_load(value) if value else None)
-    return finish(config, RunConfig)
+    return finish(config, TrainConfig)
 
 
 def finish(config: DictConfig, model: type[Config]) -> Config:
@@ -120,7 +148,11 @@ def finish(config: DictConfig, model: type[Config]) -> Config:
         raise ConfigFaults([f"{key}: has no value yet; give {key}=VALUE" for key in missing])
     assert isinstance(values, dict)
     try:
-        return model.model_validate_json(json.dumps(values, default=str))
+        found = model.model_validate_json(json.dumps(values, default=str))
+        if isinstance(found, TrainConfig):  # as narrow as its method; the union of all gave the better faults
+            narrow = config_of_run(found.method.kind)
+            return cast(Config, narrow.model_validate_json(json.dumps(values, default=str)))
+        return found
     except ValidationError as error:
         raise ConfigFaults(validation_faults(error, model)) from error
 

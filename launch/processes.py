@@ -13,14 +13,25 @@ from types import FrameType
 from typing import Any
 
 from rewards.errors import ConfigError, InfraError, OfframpError
-from rl.config import RunConfig
+from rl.config import RunConfig, TrainConfig
+
+
+def train(config: TrainConfig) -> dict[str, Any]:
+    """Trains in this process, by the method that the configuration names; the trainers are imported only here."""
+    if isinstance(config, RunConfig):
+        from rl import grpo
+
+        return grpo.train(config)
+    from rl import finetune
+
+    return finetune.train(config)
 
 
 def under_torchrun() -> bool:
     return "WORLD_SIZE" in os.environ and "LOCAL_RANK" in os.environ
 
 
-def check_world_size(config: RunConfig) -> None:
+def check_world_size(config: TrainConfig) -> None:
     """Raises ConfigError when the processes that are there are not those that the configuration wants."""
     there = int(os.environ.get("WORLD_SIZE", "1"))
     if there != config.run.world_size:
@@ -30,7 +41,7 @@ def check_world_size(config: RunConfig) -> None:
         )
 
 
-def torchrun(config: RunConfig) -> dict[str, Any]:
+def torchrun(config: TrainConfig) -> dict[str, Any]:
     """Trains in `launch.processes` processes and returns rank 0's result. SIGTERM and Ctrl-C reach the ranks."""
     folder = Path(config.run.dir) / "logs"
     folder.mkdir(parents=True, exist_ok=True)

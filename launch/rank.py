@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from launch.cli import plain, speak
 from launch.faults import ConfigFaults, validation_faults
-from launch.processes import check_world_size
+from launch.processes import check_world_size, train
 from rewards.errors import ConfigError, OfframpError
-from rl.config import RunConfig
+from rl.config import TrainConfig, read_config
 
 
 def main(args: list[str]) -> int:
@@ -29,8 +29,6 @@ def main(args: list[str]) -> int:
     try:
         config = read(Path(args[0]))
         check_world_size(config)
-        from rl.grpo import train
-
         write(target, {"result": train(config)})
     except OfframpError as error:
         for line in str(error).splitlines():
@@ -46,12 +44,12 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def read(path: Path) -> RunConfig:
+def read(path: Path) -> TrainConfig:
     """The configuration of a run's JSON. Raises ConfigError."""
     try:
-        return RunConfig.model_validate_json(path.read_bytes())
+        return read_config(path.read_bytes())
     except ValidationError as error:
-        raise ConfigFaults(validation_faults(error, RunConfig)) from error
+        raise ConfigFaults(validation_faults(error, TrainConfig)) from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 

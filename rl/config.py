@@ -7,7 +7,7 @@ config.json of a run, so that every rank reads the same JSON. This module import
     config = RunConfig.model_validate_json(Path("runs/demo/config.json").read_text())
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -48,6 +48,10 @@ class RunSettings(Strict):
     """torch threads of each process; null leaves torch's choice (results repeat bit for bit only with a number)."""
     world_size: Count
     """Processes that train together; the launcher sets it, and every rank checks it."""
+    max_seconds: Positive | None
+    """Stop after so many seconds of training, evaluations not counted; null: after run.steps."""
+    max_tokens: Count | None
+    """Stop after so many tokens, prompts and completions, have gone through updates; null: after run.steps."""
 
 
 class SyntheticDocs(Strict):
@@ -78,6 +82,8 @@ class JsonlDocs(Strict):
     """Bad lines tolerated in each file; they go to a quarantine file beside the run."""
     limit: Count | None
     """Read at most so many documents of each file; null reads all."""
+    train_documents: Count | None
+    """Train on at most so many, drawn by split_seed from the training side; the held-out side stays. null: all."""
 
 
 class HfColumns(Strict):
@@ -141,6 +147,87 @@ class MethodConfig(Strict):
     """Tokens; the constant denominator of dr_grpo."""
 
 
+class FineTuneConfig(Strict):
+    """What the methods share that learn from a fixed set of answers; run.steps is the most updates they make."""
+
+    passes: Positive
+    """Passes over the labelled documents."""
+
+
+class SftConfig(FineTuneConfig):
+    """Supervised fine-tuning on gold: human labels."""
+
+    kind: Literal["sft"]
+    holes: Literal["fill", "skip"]
+    """Documents whose gold lacks a required key: fill it with the policy's own answer, without loss, or skip them."""
+
+
+class DistillConfig(FineTuneConfig):
+    """Supervised fine-tuning on a teacher's answers, unchecked."""
+
+    kind: Literal["distill"]
+    traces: tuple[Text, ...]
+    """JSONL files of what the teacher answered; see envs/documents.py. Of several answers the last one counts."""
+
+
+class GradedSftConfig(FineTuneConfig):
+    """Supervised fine-tuning on the best recorded answers, as the task's rubric grades them."""
+
+    kind: Literal["graded_sft"]
+    traces: tuple[Text, ...]
+    """JSONL files of answers, several a document if there are: production traces, or samples of a teacher."""
+    own_samples: CountOrZero
+    """Answers of the policy itself to add for each document, drawn at sampler.temperature."""
+    min_reward: Share
+    """Answers with less are left out."""
+    weight_power: NotNegative
+    """The loss of a document is weighted by reward ** weight_power; 0 weighs all alike."""
+    prune: bool
+    """Null a value where the rubric gives more for a null."""
+
+
+class DpoConfig(FineTuneConfig):
+    """Direct preference optimisation (Rafailov et al. 2023) on answers that the task's rubric has ranked."""
+
+    kind: Literal["dpo"]
+    traces: tuple[Text, ...]
+    own_samples: CountOrZero
+    """Answers of the policy itself to rank for each document, drawn at sampler.temperature."""
+    pairs_per_document: Count
+    min_margin: Share
+    """Pairs whose rewards are closer are left out."""
+    beta: Positive
+    """How far the policy may move from the first one: less moves further."""
+    sft_coef: NotNegative
+    """Weight of the chosen answers' own log-likelihood loss beside the preference (Pang et al. 2024)."""
+
+
+class OnPolicyDistillationConfig(FineTuneConfig):
+    """The policy's own samples, pulled towards a local teacher token by token (Agarwal et al. 2024)."""
+
+    kind: Literal["on_policy_distill"]
+    teacher: Text
+    """Folder or hub name of the teacher; it must share the policy's tokenizer."""
+    divergence: Share
+    """0: forward KL, 1: reverse KL, between: generalised Jensen-Shannon."""
+
+
+MethodChoice: TypeAlias = Annotated[
+    MethodConfig | SftConfig | DistillConfig | GradedSftConfig | DpoConfig | OnPolicyDistillationConfig,
+    Field(discriminator="kind"),
+]
+
+
+class LoraConfig(Strict):
+    """Low-rank adapters (Hu et al. 2022) in place of training all weights; merged into the model that is kept."""
+
+    rank: Count
+    alpha: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: tuple[Text, ...]
+    """Names of the modules that get adapters; ("all-linear",) is every linear one but the head."""
+
+
 class OptimConfig(Strict):
     lr: Positive
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
@@ -202,6 +289,8 @@ class CheckpointConfig(Strict):
 class WandbConfig(Strict):
     enabled: bool
     project: Text
+    group: Text | None
+    """Runs of one comparison share it."""
     table_rows: Annotated[int, Field(ge=0, le=32)]
     """Completions in the table of a logged step."""
     timeout_s: Annotated[float, Field(gt=0, le=5)]
@@ -212,6 +301,30 @@ class RecordConfig(Strict):
     rollouts: bool
     """Write each step's rollouts as parquet."""
     wandb: WandbConfig
+
+
+class MonitorConfig(Strict):
+    """When the hacking monitor warns; see rl/monitor.py."""
+
+    enabled: bool
+    window: Annotated[int, Field(ge=2)]
+    """Steps: the first so many are the reference, the last so many are compared with it."""
+    z: Positive
+    """Standard errors that a fingerprint must have moved by."""
+    reward_rise: NotNegative
+    """The reward must have risen by so much as well."""
+    effects: dict[str, float]
+    """Fingerprint -> the smallest move that matters, its sign the bad direction; `entropy` is that of every field."""
+    truth_fall: Positive
+    """A held-out metric against gold must have fallen by so much, and its interval below the first one."""
+
+
+class RubricConfig(Strict):
+    """A rubric in place of the task's own: see RubricSpec in rewards/task.py. It cannot name a function."""
+
+    gates: dict[Literal["parses", "schema"], Share]
+    rewards: dict[str, NotNegative]
+    abstain: Share
 
 
 class LaunchConfig(Strict):
@@ -228,15 +341,19 @@ class LaunchConfig(Strict):
         return self
 
 
-class RunConfig(Strict):
-    """Everything that decides a training run."""
+class TrainConfig(Strict):
+    """Everything that decides a training run, by whichever method."""
 
     run: RunSettings
     task: Text
     """A name in configs/task, or the path of a task file."""
+    rubric: RubricConfig | None
+    """null: the task's own."""
     docs: DocsConfig
     model: ModelConfig
-    method: MethodConfig
+    method: MethodChoice
+    lora: LoraConfig | None
+    """null trains all weights."""
     optim: OptimConfig
     batch: BatchConfig
     sampler: SamplerConfig
@@ -244,10 +361,11 @@ class RunConfig(Strict):
     eval: EvalConfig
     checkpoint: CheckpointConfig
     record: RecordConfig
+    monitor: MonitorConfig
     launch: LaunchConfig
 
     @model_validator(mode="after")
-    def _fits(self) -> "RunConfig":
+    def _fits(self) -> Self:
         if self.sampler.max_tokens >= self.model.max_positions:
             raise ValueError(
                 f"sampler.max_tokens={self.sampler.max_tokens} leaves no room for a prompt in "
@@ -260,10 +378,33 @@ class RunConfig(Strict):
         return self
 
 
+class RunConfig(TrainConfig):
+    """A run of GRPO or one of its kin: rl/grpo.py."""
+
+    method: MethodConfig
+
+
+REINFORCEMENT = frozenset(get_args(MethodConfig.model_fields["kind"].annotation))
+"""Kinds of method that rl/grpo.py trains."""
+
+
+def config_of_run(kind: object) -> type[TrainConfig]:
+    """The model of a run's configuration, by its method.kind."""
+    return RunConfig if kind in REINFORCEMENT else TrainConfig
+
+
+def read_config(text: str | bytes) -> TrainConfig:
+    """The configuration of a run from its JSON; a RunConfig where rl/grpo.py trains it. Raises ValidationError."""
+    config = TrainConfig.model_validate_json(text)
+    return config_of_run(config.method.kind).model_validate_json(text)
+
+
 class EvaluateConfig(Strict):
     """Everything that decides an evaluation on its own."""
 
     task: Text
+    rubric: RubricConfig | None
+    """null: the task's own."""
     docs: DocsConfig
     part: Literal["all", "train", "test"]
     """Which documents of `docs`: all, or one side of its split."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -20,8 +21,9 @@ from rewards.pool import RewardPool
 from rewards.rubric import RubricScore
 from rewards.task import Task, load_task
 from rl.bootstrap import Bootstrap, Floats
-from rl.config import EvaluateConfig, RunConfig
+from rl.config import EvaluateConfig, read_config
 from rl.prepare import Prepared, load_documents, prepare
+from rl.task_of import task_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,7 +60,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
 
     from rl.sampler import Sampler
 
-    task = load_task(config.task)
+    task = task_of(config)
     with RewardPool(task, config.rewards.workers, config.rewards.deadline_s) as pool:
         run_dir, model_path = find_model(config.model.path)
         parts = load_documents(config.docs, task, None)
@@ -81,7 +83,9 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
             seed=config.seed,
         )
         try:
+            start = time.perf_counter()
             answers = answer(prepared, sampler, pool, task, max_tokens=config.sampler.max_tokens)
+            seconds = time.perf_counter() - start
         finally:
             sampler.close()
     if config.output is not None:
@@ -89,7 +93,8 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     summary = summarise(answers, resamples=config.bootstrap, seen_groups=seen_groups)
     columns = {"all": summary} | {name: summary[name] for name in ("seen", "unseen") if name in summary}
     print(table(columns))
-    return summary | {"left_out": len(prepared.left_out)}
+    speed = sum(a.tokens for a in answers) / max(seconds, 1e-9)
+    return summary | {"left_out": len(prepared.left_out), "tokens_per_second": round(speed, 1)}
 
 
 def find_model(path: str) -> tuple[Path | None, str]:
@@ -111,7 +116,7 @@ def groups_seen(seen: str | None, run_dir: Path | None) -> frozenset[str] | None
         return None
     if not (folder / "config.json").is_file():
         raise ConfigError(f"seen: {folder} is neither a JSONL file nor a run's folder")
-    config = RunConfig.model_validate_json((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config((folder / "config.json").read_bytes())
     return frozenset(d.group for d in load_documents(config.docs, load_task(config.task), None).train)
 
 

@@ -54,7 +54,7 @@ def train(config: RunConfig) -> dict[str, Any]:
                     evaluate_policy(run)
                 if checkpoint_is_due(run):
                     run.save()
-                if run.progress.step >= config.run.steps:
+                if run.ended:
                     return run.result()
                 clock, step = Clock(), run.progress.step + 1
                 stream = Stream(len(run.train_set), config.run.seed, run.progress.position)
@@ -97,8 +97,15 @@ def train(config: RunConfig) -> dict[str, Any]:
                     with clock.phase("load"):
                         run.sampler.load(policy.named_tensors_for_sampler(), version=step)
                     metrics |= rollout_metrics(groups, scores) | {"rollout/zero_spread": dropped / len(groups)}
-                    run.record.step(step, metrics | clock.metrics(), groups, scores)
-                    run.progress = replace(run.progress, step=step, position=stream.position, lines=run.record.lines)
+                    metrics |= clock.metrics()
+                    run.record.step(step, metrics, groups, scores)
+                    run.progress = replace(
+                        run.progress,
+                        step=step,
+                        position=stream.position,
+                        lines=run.record.lines,
+                        spent=run.spent_after(metrics),
+                    )
         except Stopped as stopped:
             run.save()
             log.warning("%s; saved after step %d, run.resume=auto goes on", stopped, run.progress.step)
@@ -116,7 +123,7 @@ def evaluation_is_due(run: Run) -> bool:
         return False
     if step == 0:
         return config.eval.at_start
-    return step >= config.run.steps or (config.eval.every_steps > 0 and step % config.eval.every_steps == 0)
+    return run.ended or (config.eval.every_steps > 0 and step % config.eval.every_steps == 0)
 
 
 def evaluate_policy(run: Run) -> None:
@@ -138,7 +145,7 @@ def evaluate_policy(run: Run) -> None:
 
 def checkpoint_is_due(run: Run) -> bool:
     step, config = run.progress.step, run.config
-    return step > 0 and (step >= config.run.steps or step % config.checkpoint.every_steps == 0)
+    return step > 0 and (run.ended or step % config.checkpoint.every_steps == 0)
 
 
 def sample_and_score(run: Run, stream: Stream, step: int, clock: Clock) -> tuple[list[Group], list[list[RubricScore]]]:

@@ -13,10 +13,10 @@ import queue
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlparse
 
-from rl.config import RunConfig
+from rl.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -24,22 +24,25 @@ TEXT_LIMIT = 4096
 """Bytes of UTF-8 of a completion in the table."""
 QUEUE_LIMIT = 256
 """Steps that may wait for a slow mirror; further ones are left out of it."""
+Item: TypeAlias = tuple[int, dict[str, Any], list[list[Any]]] | tuple[str, str]
+"""A step, its numbers and its table's rows; or the title and the text of an alert."""
 COLUMNS = ("step", "document_id", "sample", "reward", "gate", "finish_reason", "parts", "completion")
 
 
 class Mirror:
     """The queue, the thread behind it, and whether it still lives."""
 
-    def __init__(self, config: RunConfig, folder: Path, run_id: str) -> None:
+    def __init__(self, config: TrainConfig, folder: Path, run_id: str) -> None:
         """Returns at once; `run_id` is the same for every start of a run, so that W&B joins them."""
         self.timeout_s = config.record.wandb.timeout_s
         self.failure: str | None = None
         self.skipped = 0
-        self._queue: queue.Queue[tuple[int, dict[str, Any], list[list[Any]]] | None] = queue.Queue(QUEUE_LIMIT)
+        self._queue: queue.Queue[Item | None] = queue.Queue(QUEUE_LIMIT)
         arguments: dict[str, Any] = {
             "project": config.record.wandb.project,
             "name": config.run.name,
             "id": run_id,
+            "group": config.record.wandb.group,
             "resume": "allow",
             "dir": str(folder),
             "config": config.model_dump(mode="json"),
@@ -55,6 +58,14 @@ class Mirror:
             self._queue.put_nowait((step, dict(metrics), [table_row(row) for row in rows]))
         except queue.Full:
             self.skipped += 1
+
+    def alert(self, title: str, text: str) -> None:
+        """Hand over an alert, which W&B shows and sends as its settings say. Never waits."""
+        if self.failure is None:
+            try:
+                self._queue.put_nowait((title, text))
+            except queue.Full:
+                self.skipped += 1
 
     def close(self) -> None:
         """Wait for what is queued, for at most the timeout."""
@@ -76,6 +87,9 @@ class Mirror:
             import wandb
 
             while (item := self._queue.get()) is not None:
+                if len(item) == 2:
+                    run.alert(title=item[0], text=item[1])
+                    continue
                 step, metrics, rows = item
                 if rows:
                     metrics["rollouts"] = wandb.Table(columns=list(COLUMNS), data=rows)

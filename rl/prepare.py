@@ -19,6 +19,7 @@ from rewards.document import Document
 from rewards.errors import ConfigError, DataError
 from rewards.task import Task
 from rl.config import DocsConfig, HfDocs, JsonlDocs, SyntheticDocs
+from rl.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +81,12 @@ def load_documents(docs: DocsConfig, task: Task, logs: Path | None) -> Split:
         held_out = _table(docs, test_path, logs) if isinstance(docs, HfDocs) else _file(docs, test_path, logs)
         parts = Split(tuple(first), tuple(held_out))
         check_leak(parts.train, parts.test)
-    if isinstance(docs, JsonlDocs) and docs.extra:
-        return _join(parts, [document for path in docs.extra for document in _file(docs, path, logs)])
+    if isinstance(docs, JsonlDocs):
+        if docs.extra:
+            parts = join(parts, read_extra(docs, logs))
+        if docs.train_documents is not None and docs.train_documents < len(parts.train):
+            chosen = Stream(len(parts.train), docs.split_seed).next(docs.train_documents)
+            parts = Split(tuple(parts.train[i] for i in sorted(chosen)), parts.test)
     return parts
 
 
@@ -103,7 +108,12 @@ def _synthetic(docs: SyntheticDocs, task: Task) -> Split:
     return Split(tuple(train), tuple(test))
 
 
-def _join(parts: Split, extra: Sequence[Document]) -> Split:
+def read_extra(docs: JsonlDocs, logs: Path | None) -> list[Document]:
+    """The documents of docs.extra."""
+    return [document for path in docs.extra for document in _file(docs, path, logs)]
+
+
+def join(parts: Split, extra: Sequence[Document]) -> Split:
     """Further training documents, less those that a held-out document knows: of its group, or nearly the same text."""
     held_out = {document.group for document in parts.test}
     leaking = {pair.first.id for pair in near_duplicates(extra, parts.test)} if parts.test else set()

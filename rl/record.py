@@ -33,7 +33,7 @@ from rl.progress import Reporter
 
 if TYPE_CHECKING:
     from rewards.rubric import RubricScore
-    from rl.config import RunConfig
+    from rl.config import TrainConfig
     from rl.rollouts import Group
 
 WALL_CLOCK = "seconds"
@@ -53,7 +53,7 @@ class Record:
             record.evaluation(1, {"reward": {"value": 0.5, "ci95": [0.4, 0.6]}})
     """
 
-    def __init__(self, run_dir: str | Path, config: "RunConfig") -> None:
+    def __init__(self, run_dir: str | Path, config: "TrainConfig") -> None:
         """Makes the folder, config.json and run.json, and starts the mirror. metrics.jsonl is left as it is."""
         self.dir = Path(run_dir)
         self.config = config
@@ -131,7 +131,7 @@ class Record:
         """One training step: its rollouts, then its line, then the mirror. What is not finite is written as null."""
         if not self.writes:
             return
-        if self.config.record.rollouts:
+        if self.config.record.rollouts and groups:
             path = self.dir / "rollouts" / f"step_{step:06d}.parquet"
             write_rollouts(path, step, groups, scores, self.texts)
         self._append({"step": step, "kind": "train", **metrics})

@@ -52,6 +52,8 @@ class Progress:
     best_step: int = -1
     best_value: float | None = None
     """Step and eval.metric of the best evaluation."""
+    spent: float = 0.0
+    """Share of run.max_seconds or run.max_tokens that is used up; 0 where there is neither."""
 
 
 @dataclass(slots=True)
@@ -74,6 +76,20 @@ class Run:
     sampler: Sampler
     progress: Progress
     saved: Progress
+
+    @property
+    def ended(self) -> bool:
+        """Whether all steps are done, or the budget is spent."""
+        return self.progress.step >= self.config.run.steps or self.progress.spent >= 1
+
+    def spent_after(self, metrics: Mapping[str, float]) -> float:
+        """`progress.spent` after a step with these metrics."""
+        run, share = self.config.run, 0.0
+        if run.max_seconds is not None:
+            share = metrics["seconds/total"] / run.max_seconds
+        if run.max_tokens is not None:
+            share = max(share, (metrics["tokens/prompt"] + metrics["tokens/completion"]) / run.max_tokens)
+        return self.progress.spent + share
 
     def save(self) -> None:
         """Write a checkpoint of the last whole step, unless it is there already."""

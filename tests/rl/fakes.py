@@ -28,8 +28,11 @@ VALUES: dict[str, Any] = {
         "resume": "auto",
         "threads": 1,
         "world_size": 1,
+        "max_seconds": None,
+        "max_tokens": None,
     },
     "task": "receipt",
+    "rubric": None,
     "docs": {
         "kind": "jsonl",
         "path": "",
@@ -39,6 +42,7 @@ VALUES: dict[str, Any] = {
         "split_seed": 0,
         "max_bad": 0,
         "limit": None,
+        "train_documents": None,
     },
     "model": {
         "path": "",
@@ -58,6 +62,7 @@ VALUES: dict[str, Any] = {
         "truncated": "score",
         "max_completion_length": 8,
     },
+    "lora": None,
     "optim": {
         "lr": 1e-3,
         "betas": [0.9, 0.95],
@@ -87,7 +92,15 @@ VALUES: dict[str, Any] = {
     "checkpoint": {"every_steps": 1, "keep": 2},
     "record": {
         "rollouts": True,
-        "wandb": {"enabled": False, "project": "offramp", "table_rows": 0, "timeout_s": 1.0},
+        "wandb": {"enabled": False, "project": "offramp", "group": None, "table_rows": 0, "timeout_s": 1.0},
+    },
+    "monitor": {
+        "enabled": True,
+        "window": 2,
+        "z": 4.0,
+        "reward_rise": 0.03,
+        "effects": {"null_share": 0.2, "constant_share": 0.15, "entropy": -0.3},
+        "truth_fall": 0.05,
     },
     "launch": {"kind": "local", "processes": 1, "backend": "auto", "timeout_s": 60.0},
 }
