@@ -240,7 +240,8 @@ def compile_plan(task: Task) -> Plan:
             ),
             beside=frozenset(
                 w for text in (*(spec.units or ()), *normalize.CURRENCY) for w in normalize.words(text) if len(w) > 1
-            ),
+            )
+            - {w for phrase in spec.heading for w in normalize.words(phrase)},
             summed=f"{array}[].{spec.amount}" in operands,
         )
     bounds: dict[str, Bounds] = task.plausible

@@ -94,13 +94,19 @@ def _options(name: str, amount: Decimal, plan: RowPlan, index: DocumentIndex) ->
 def _products(
     amount: Decimal, where: Sequence[Place], open_: frozenset[int], index: DocumentIndex
 ) -> dict[int, Number]:
-    """Amounts on the lines of a name whose price times quantity is this amount: 2 x 60.00, where 127.20 is printed
-    behind it, with the tax."""
+    """Amounts on the lines of a name that come to this amount: by price times quantity (2 x 60.00, where 127.20 is
+    printed behind it, with the tax), or less a cut that is printed below (45.90 and -2.75)."""
     found: dict[int, Number] = {}
     by_line = index.by_line()
     for place in where:
+        if place.likeness < OWN:
+            continue
         for i in range(place.first - 1, place.last + 2):
             if i not in open_ or i in found:
+                continue
+            cuts = (n.value for j in range(i + 1, min(i + 3, len(index.lines))) for n in index.lines[j].money)
+            if any(cut < 0 and index.lines[i].money[-1].value + cut == amount for cut in cuts):
+                found[i] = index.lines[i].money[-1]
                 continue
             beside = [n for j in range(min(i, place.first), max(i, place.last) + 1) for n in by_line.get(j, ())]
             for price in beside:

@@ -169,7 +169,8 @@ def _whole(words: Sequence[str], plan: RowPlan, index: DocumentIndex, first: int
     head = index.text[line.start : line.end]
     tail = head if first == last else index.text[end.start : end.end]
     if first == last:
-        found = re.search(r"[\W_]*".join(map(re.escape, words)), head, re.IGNORECASE)
+        pattern = r"[\W_]*".join(map(re.escape, words))
+        found = re.search(rf"(?<![^\W_]){pattern}(?![^\W_])", head, re.IGNORECASE)
         if found is None:
             return 1.0
         left, right = head[: found.start()], found.end()
@@ -184,7 +185,9 @@ def _whole(words: Sequence[str], plan: RowPlan, index: DocumentIndex, first: int
     cell = _CELL.match(tail, right, limit)
     behind = cell.group() if cell is not None else ""
     # A number is a part of the name only where the amount alone follows, in another column.
-    then_money = len(money) > 1 or not tail[right + len(behind) : limit].isspace()
+    between = tail[right + len(behind) : limit]
+    apart = between[:1].isspace() if money else not between[:1].strip()
+    then_money = len(money) > 1 or not apart or not plan.beside.issuperset(normalize.words(between))
     more, doubt = _behind(behind, words[-1], then_money, plan)
     missing, size = _before(left, words[0], plan)
     missing += more
@@ -226,9 +229,11 @@ def _behind(text: str, last: str, then_money: bool, plan: RowPlan) -> tuple[int,
             following = found[i + 1].group() if i + 1 < len(found) else ""
             if len(following) > 1 and following.isalpha() and following.casefold() not in plan.beside:
                 continue  # 12 GRAIN
+            if text[match.end() : match.end() + 1] == "." and following[-1:].isalpha():
+                continue  # 1.5L
             # A quantity, where the amount or a unit follows in the same column.
             return missing, not missing and not then_money and not following
-        if len(word) == 1 and mark not in ("(", "-"):
+        if len(word) == 1 and mark not in ("(", "-") and i == len(found) - 1:
             break
         missing += len(word)
     return missing, False
