@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from launch.compose import CONFIGS, compose_evaluate, compose_pretrain, compose_run
+from launch.compose import CONFIGS, compose_compare, compose_evaluate, compose_pretrain, compose_run
 from launch.faults import known_keys
-from rl.config import RunConfig
+from rl.compare_config import CompareConfig
+from rl.config import TrainConfig, read_config
 
 
 def choices(group: str) -> list[str]:
@@ -16,20 +17,26 @@ def choices(group: str) -> list[str]:
 
 
 GIVEN = ["docs.path=documents.jsonl"]
+NEEDS = {
+    "model=custom": ["model.path=some/model"],
+    "method=distill": ["method.traces=[a.jsonl]"],
+    "method=graded_sft": ["method.traces=[a.jsonl]"],
+    "method=on_policy_distill": ["method.teacher=some/model"],
+}
 
 
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_experiment(name: str) -> None:
     needs_path = "docs: jsonl" in (CONFIGS / "experiment" / f"{name}.yaml").read_text()
     config = compose_run([f"experiment={name}", *(GIVEN if needs_path else [])])
-    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+    assert read_config(config.model_dump_json()) == config
 
 
 @pytest.mark.parametrize("choice", [f"{g}={c}" for g in ("method", "model", "sampler", "launch") for c in choices(g)])
 def test_group(choice: str) -> None:
-    given = ["model.path=some/model"] if choice == "model=custom" else []
+    given = NEEDS.get(choice, [])
     config = compose_run([choice, *given])
-    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+    assert read_config(config.model_dump_json()) == config
     if choice.startswith("method="):
         assert f"method={config.method.kind}" == choice
 
@@ -99,5 +106,19 @@ def test_no_key_has_a_default() -> None:
             assert field.is_required()
             models(field.annotation)
 
-    models(RunConfig)
-    assert {"run.steps", "docs.path", "optim.lr", "record.wandb.enabled"} <= set(known_keys(RunConfig))
+    models(TrainConfig)
+    assert {"run.steps", "docs.path", "optim.lr", "record.wandb.enabled"} <= set(known_keys(TrainConfig))
+
+
+@pytest.mark.parametrize("name", choices("study"))
+def test_study(name: str) -> None:
+    config = compose_compare([f"study={name}"])
+    assert CompareConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_compare_takes_the_grammar_of_sweeps() -> None:
+    config = compose_compare([*GIVEN, "methods=sft,distill+grpo", "seeds=range(0,3)", "documents=30,100,all"])
+    assert config.methods == ("sft", "distill+grpo")
+    assert config.seeds == (0, 1, 2)
+    assert config.documents == (30, 100, None)
+    assert compose_compare([*GIVEN, "methods=sft"]).methods == ("sft",)

@@ -158,6 +158,7 @@ def docs(path: Path, **changes: object) -> JsonlDocs:
         "split_seed": 0,
         "max_bad": 0,
         "limit": None,
+        "train_documents": None,
     }
     return JsonlDocs.model_validate_json(json.dumps({**values, **changes}))
 
@@ -209,3 +210,13 @@ def test_no_random_state_is_touched() -> None:
     before = torch.get_rng_state()
     summarise([made("a", right())], resamples=100, seen_groups=None)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_fewer_training_documents_leave_the_held_out_ones_and_are_nested(tmp_path: Path) -> None:
+    write_receipts(tmp_path / "documents.jsonl")
+    task, path = load_task("receipt"), tmp_path / "documents.jsonl"
+    whole = load_documents(docs(path), task, None)
+    five, eight = (load_documents(docs(path, train_documents=n), task, None) for n in (5, 8))
+    assert five.test == eight.test == whole.test
+    assert len(five.train) == 5
+    assert {d.id for d in five.train} < {d.id for d in eight.train} < {d.id for d in whole.train}
