@@ -37,9 +37,10 @@ COMMANDS = {
     ),
     "replay": ("launch.replay:replay", "a run's rollouts under another rubric: ranks, advantages, disagreements"),
     "grade": ("launch.grade:run", "the rubric as judge: what it accepts, doubts and why; with gold, how right it is"),
-    "label": ("launch.label:label", "a teacher's answers as traces: offramp label teacher=openai docs.path=FILE out=FILE"),
+    "label": ("launch.label:label", "a teacher's answers as traces: label teacher=openai docs.path=FILE out=FILE"),
     "pretrain": ("launch.commands:pretrain", "make the starter policy from synthetic documents"),
     "bench": ("launch.bench:bench", "measure a part: rollout, rewards, hostile, pool"),
+    "study": ("launch.study:study", "what the project publishes, made again: honesty, monitor"),
     "doctor": ("launch.doctor:doctor", "check this machine and this installation"),
 }
 

@@ -97,8 +97,10 @@ def train(config: RunConfig) -> dict[str, Any]:
                     with clock.phase("load"):
                         run.sampler.load(policy.named_tensors_for_sampler(), version=step)
                     metrics |= rollout_metrics(groups, scores) | {"rollout/zero_spread": dropped / len(groups)}
+                    metrics |= run.monitor.measure(groups)
                     metrics |= clock.metrics()
                     run.record.step(step, metrics, groups, scores)
+                    run.record.alarms(run.monitor.after_step(step, metrics))
                     run.progress = replace(
                         run.progress,
                         step=step,

@@ -2,7 +2,7 @@
 
     <run>/run.json        seed, commit, data hash, versions, thread count, one entry a start
     <run>/config.json     the resolved configuration: a rerun is this file
-    <run>/metrics.jsonl   one line a training step ("kind": "train") or evaluation ("kind": "eval")
+    <run>/metrics.jsonl   one line a training step ("kind": "train"), evaluation ("eval") or alarm ("alarm")
     <run>/rollouts/step_000001.parquet    every rollout of a step with every part of its score
     <run>/plots/curves.png
 
@@ -34,6 +34,7 @@ from rl.progress import Reporter
 if TYPE_CHECKING:
     from rewards.rubric import RubricScore
     from rl.config import TrainConfig
+    from rl.monitor import Alarm
     from rl.rollouts import Group
 
 WALL_CLOCK = "seconds"
@@ -151,6 +152,16 @@ class Record:
         if self.mirror is not None:
             values = {f"eval/{k}": v["value"] for k, v in summary.items() if isinstance(v, Mapping) and "value" in v}
             self.mirror.log(step, values, [])
+
+    def alarms(self, alarms: Sequence["Alarm"]) -> None:
+        """What the monitor found at a step or an evaluation: a line each, and one warning."""
+        if not self.writes or not alarms:
+            return
+        for alarm in alarms:
+            self._append(alarm.line())
+        self.reporter.warn("; ".join(map(str, alarms)))
+        if self.mirror is not None:
+            self.mirror.alert(f"step {alarms[0].step}: the reward may be hacked", "; ".join(map(str, alarms)))
 
     def _append(self, line: Mapping[str, Any]) -> None:
         text = json.dumps(finite(line), ensure_ascii=True, allow_nan=False) + "\n"

@@ -15,20 +15,22 @@ from accelerate import Accelerator
 
 from rewards.errors import ConfigError, DataError
 from rewards.pool import RewardPool
-from rewards.task import Task, load_task
+from rewards.task import Task
 from rl import checkpoint, distributed, evaluate
 from rl.config import RunConfig
 from rl.interrupt import Interrupts
+from rl.monitor import Monitor
 from rl.optim import make_optimizer
 from rl.policy import Policy, load_policy
 from rl.prepare import Prepared, load_documents, prepare, write_left_out
-from rl.record import Record
+from rl.record import Record, read_metrics
 from rl.sampler import Sampler
 from rl.stream import Stream
+from rl.task_of import task_of
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE = ("run.resume", "run.steps", "run.dir", "run.name", "record", "checkpoint", "launch.timeout_s")
+MAY_CHANGE = ("run.resume", "run.steps", "run.dir", "run.name", "record", "checkpoint", "monitor", "launch.timeout_s")
 """Keys that a resumed run may have otherwise than before."""
 
 
@@ -73,6 +75,7 @@ class Run:
     test_set: Prepared
     pool: RewardPool
     record: Record
+    monitor: Monitor
     sampler: Sampler
     progress: Progress
     saved: Progress
@@ -119,6 +122,7 @@ class Run:
         if self.accelerator.is_main_process:
             evaluate.write_answers(answers_path(self.dir, step), answers)
         self.record.evaluation(step, summary)
+        self.record.alarms(self.monitor.after_evaluation(step, summary))
 
     def result(self) -> dict[str, Any]:
         """What the run ends with, for --json: where it is, the best step by eval.metric, and the last evaluation."""
@@ -141,7 +145,7 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
     accelerator = distributed.start(config.run.world_size, config.launch.timeout_s)
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
-    run_dir, task = Path(config.run.dir), load_task(config.task)
+    run_dir, task = Path(config.run.dir), task_of(config)
     # Its workers are forks: started before anything large or threaded is in memory.
     pool = stack.enter_context(RewardPool(task, config.rewards.workers, config.rewards.deadline_s))
     found = find_checkpoint(config, run_dir)
@@ -163,6 +167,8 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
         progress = restore(found, progress, policy, optimizer)
     record.truncate(lines=progress.lines, step=progress.step)
     record.note(documents=progress.documents)
+    monitor = Monitor(config.monitor, task, train_set.documents)
+    monitor.replay(read_metrics(run_dir))
     sampler = Sampler(
         model.path,
         config.sampler,
@@ -187,6 +193,7 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
         test_set=test_set,
         pool=pool,
         record=record,
+        monitor=monitor,
         sampler=sampler,
         progress=progress,
         saved=progress,
