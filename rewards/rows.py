@@ -18,6 +18,7 @@ from rewards.table import CENT, Place, has_words, known_zone, name_part, places
 GOES_ON = 0.7  # of a name's points, where it seems to go on on the next line
 CROSSED = 0.4  # of a name's points, where the lines of two rows cross
 NOWHERE = Place(0, 0, 0.0, (0, 0), "")
+ZERO = Decimal(0)
 OWN = 0.5  # likeness from which a printed name is a row's
 NEAR = 3  # lines between a row's name and its amount, at most
 
@@ -119,7 +120,17 @@ def _products(
 
 
 def match_rows(rows: Sequence[tuple[str, Decimal | None]], plan: RowPlan, index: DocumentIndex) -> list[Match | None]:
-    """One printed amount line for each (name, amount): one to one, names used once, the best total first."""
+    """One printed amount line for each (name, amount): one to one, names used once, the best total first. In whatever
+    order the rows are given, each gets the same match."""
+    order = sorted(range(len(rows)), key=lambda row: (rows[row][0], rows[row][1] is None, rows[row][1] or ZERO))
+    found = _matched([rows[row] for row in order], plan, index)
+    result: list[Match | None] = [None] * len(rows)
+    for row, match in zip(order, found, strict=True):
+        result[row] = match
+    return result
+
+
+def _matched(rows: Sequence[tuple[str, Decimal | None]], plan: RowPlan, index: DocumentIndex) -> list[Match | None]:
     options = [_options(name, amount, plan, index) if amount is not None else () for name, amount in rows]
     taken: dict[int, int] = {}  # line -> row
     chosen: dict[int, Match] = {}
