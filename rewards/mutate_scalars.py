@@ -26,6 +26,7 @@ from rewards.mutate_shared import (
     without,
 )
 from rewards.plan import FieldPlan, Phrases
+from rewards.relations import evaluate
 
 CENT = Decimal("0.01")
 Change = tuple[str, Answer]
@@ -33,7 +34,7 @@ Change = tuple[str, Answer]
 
 def _amounts(page: Page, gold: Answer) -> Iterator[tuple[FieldPlan, Any, Decimal]]:
     """The amounts outside arrays that are not zero."""
-    for field in of_kind(page, "money", "number"):
+    for field in of_kind(page.plan, "money", "number"):
         given = get(gold, field.path)
         number = normalize.amount(given)
         if number:
@@ -107,7 +108,7 @@ def _amount_of_another_field(page: Page, gold: Answer, rng: Random) -> Iterator[
 def _missing(page: Page, gold: Answer) -> Iterator[FieldPlan]:
     """The money fields that gold does not have, required or optional."""
     known = page.task.schema.get("properties", {})
-    for field in of_kind(page, "money"):
+    for field in of_kind(page.plan, "money"):
         if get(gold, field.path) is None and field.path in known:
             yield field
 
@@ -127,16 +128,30 @@ def _invented_from_page(page: Page, gold: Answer, rng: Random) -> Iterator[Chang
 
 
 def _invented_with_amends(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:
-    """An invented amount, and the total changed so that the sum still closes."""
-    fields = [field for field in of_kind(page, "money") if field.spec.last]
+    """An invented amount, and the total changed so that a relation over both closes again."""
+    totals = [field for field in of_kind(page.plan, "money") if field.spec.last]
     for field in _missing(page, gold):
-        for total in fields:
+        for total in totals:
             number = normalize.amount(get(gold, total.path))
-            if number and field.path != total.path and total.spec.adjusted_by != field.path:
-                extra = Decimal(rng.randint(10, 900)) / 100
-                sign = -1 if field.unsigned and "discount" in field.path else 1
+            if not number or field.path == total.path:
+                continue
+            extra = Decimal(rng.randint(10, 900)) / 100
+            for amends in (extra, -extra):
                 changed = put(gold, field.path, f"{extra:.2f}")
-                yield field.path, put(changed, total.path, text(number + sign * extra, get(gold, total.path)))
+                changed = put(changed, total.path, text(number + amends, get(gold, total.path)))
+                if _closes(page, changed, field.path):
+                    yield field.path, changed
+                    break
+
+
+def _closes(page: Page, value: Answer, path: str) -> bool:
+    """Whether a relation with this field closes."""
+    for relation in (relation for listed in page.task.relations.values() for relation in listed):
+        if path in relation.paths and relation.rows is None and relation.right is not None:
+            left = evaluate(relation.left, value)
+            if left is not None and left == evaluate(relation.right, value):
+                return True
+    return False
 
 
 def _nulled(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:
@@ -151,7 +166,7 @@ def _nulled(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:
 
 
 def _dates(page: Page, gold: Answer) -> Iterator[tuple[FieldPlan, datetime.date]]:
-    for field in of_kind(page, "date"):
+    for field in of_kind(page.plan, "date"):
         day = iso(get(gold, field.path))
         if day is not None:
             yield field, day
@@ -189,7 +204,7 @@ def _date_elsewhere(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:
 
 
 def _texts(page: Page, gold: Answer) -> Iterator[tuple[FieldPlan, str]]:
-    for field in of_kind(page, "text"):
+    for field in of_kind(page.plan, "text"):
         given = get(gold, field.path)
         if isinstance(given, str) and given.strip():
             yield field, given
@@ -264,21 +279,21 @@ def _text_invisible(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:
 
 
 def _code_digit(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:
-    for field in of_kind(page, "code"):
+    for field in of_kind(page.plan, "code"):
         given = get(gold, field.path)
         if isinstance(given, str) and any(char.isdigit() for char in given):
             yield field.path, put(gold, field.path, digit_changed(given, rng))
 
 
 def _code_cut(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:
-    for field in of_kind(page, "code"):
+    for field in of_kind(page.plan, "code"):
         given = get(gold, field.path)
         if isinstance(given, str) and len(given) > 3:
             yield field.path, put(gold, field.path, rng.choice([given[1:], given[:-1]]).strip())
 
 
 def _class_other(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:
-    for field in of_kind(page, "class"):
+    for field in of_kind(page.plan, "class"):
         given = get(gold, field.path)
         others = [word for word in field.words if word != given]
         if given is not None and others:
