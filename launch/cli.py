@@ -31,7 +31,10 @@ COMMANDS = {
     ),
     "score": ("launch.score:score", "score completions that are in a file: task=, docs.path=, completions="),
     "explain": ("launch.explain:explain", "one completion's score as a tree, with its evidence; html=FILE as a page"),
-    "validate": ("launch.validate:run", "is a rubric honest on documents with gold: gold, and wholesale hacks beside it"),
+    "validate": (
+        "launch.validate:run",
+        "is a rubric honest on documents with gold: gold, and wholesale hacks beside it",
+    ),
     "mutate": ("launch.mutate:run", "known-worse edits of gold must score below it: the kill rate by kind, the misses"),
     "profile": (
         "launch.profile:profile",
