@@ -86,6 +86,36 @@ def hostile(args: list[str]) -> dict[str, Any] | None:
     return {**result, "python": python, "bombs": bombs, **({"exit_code": 4} if bad else {})}
 
 
+def pool(args: list[str]) -> dict[str, Any] | None:
+    keys = {
+        "hangs": "rewards that hang (1000)",
+        "deadline_ms": "after which each is killed (150)",
+        "workers": "processes that score (2)",
+    }
+    values = read_keys("bench pool", args, keys, required=())
+    if values is None:
+        return None
+    from envs.synthetic import documents
+    from rewards.pool_bench import measure
+
+    hangs = whole(values, "hangs", 1000, least=5)
+    result = measure(
+        documents("receipt", 100, 0),
+        hangs,
+        whole(values, "deadline_ms", 150, least=20) / 1000,
+        whole(values, "workers", 2),
+    )
+    print(
+        f"{result['hangs']} rewards hung and were stopped; the others kept {100 * result['ratio']:.1f} % of "
+        f"{result['groups_per_s_alone']:,.0f} groups a second; {result['seconds']:.0f} s"
+    )
+    print(
+        f"grown by {result['memory_growth_mb']:.1f} MB, {result['open_files_growth']} open files, "
+        f"{result['processes_growth']} processes"
+    )
+    return result
+
+
 def _data(values: dict[str, str]) -> tuple[Task, list[Document], int]:
     """The task, its documents with gold, and the seed."""
     task, seed = load_task(values.get("task", "receipt")), whole(values, "seed", 0, least=0)

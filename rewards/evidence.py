@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from functools import lru_cache
+from math import fsum
 from typing import Any, NamedTuple
 
 from rewards import normalize
@@ -142,7 +143,7 @@ def _rows(result: Grounded, plan: RowPlan, index: DocumentIndex, given: Any) -> 
     if known_zone(plan, index).open_ or (plan.summed and any(n.value for n in index.money)):
         result.expected.add(array)
     weights = {key: field.spec.weight for key, field in plan.fields.items()}
-    whole = sum(weights.values())
+    whole = fsum(weights.values())
     scores: list[float | None] = []
     for i, ((name, amount), match) in enumerate(zip(rows, matches, strict=True)):
         name_points, amount_points, why_name, why_amount, span_name, span_amount = _row(
@@ -165,7 +166,7 @@ def _rows(result: Grounded, plan: RowPlan, index: DocumentIndex, given: Any) -> 
         free = match is not None and not match.number.money  # a part of another row: it earns and costs nothing
         scores.append(None if free else total / whole if whole else 0.0)
     known = [score for score in scores if score is not None]
-    mean = sum(known) / len(known) if known else 0.0
+    mean = fsum(known) / len(known) if known else 0.0
     result.row_points[array] = [mean if score is None else score for score in scores]
 
 

@@ -21,6 +21,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from math import fsum
 
 from rewards.chat import Answer, Request, Trouble
 from rewards.document import Document
@@ -122,7 +123,7 @@ class Judge:
             if not points:
                 return not_applicable(f"the judge abstains: {answer}")
             findings.append(Finding("", None, None, None, f"the judge abstains: {answer}"))
-        return scored(sum(points) / len(points), findings)
+        return scored(fsum(points) / len(points), findings)
 
     def _ask(self, asked: Sequence[tuple[Document, list[Item]]]) -> list[list[str] | str]:
         """Verdicts in the order of the items, or the trouble in words."""
@@ -208,7 +209,7 @@ def with_verdict(task: Task, score: RubricScore, verdict: Score) -> RubricScore:
     checks = (*(score.checks[i] for i in kept), *("judge" for _ in verdict.findings))
     total, weights = score.total, task.rubric.rewards
     if verdict.value is not None:
-        others = sum(weights[name] for name, value in score.parts.items() if value is not None and name != "judge")
+        others = fsum(weights[name] for name, value in score.parts.items() if value is not None and name != "judge")
         floor = max(task.rubric.gates.values(), default=0.0)
         share = weights["judge"] / (others + weights["judge"])
         total = min(total, floor + (total - floor) * (1.0 - share * (1.0 - verdict.value)))

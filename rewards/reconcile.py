@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from decimal import Decimal
+from math import fsum
 from typing import Any
 
 from rewards import normalize
@@ -62,7 +63,7 @@ def reconciles(plan: Plan, value: dict[str, Any], grounded: Grounded) -> Score:
         findings.append(Finding(f"relations.{name}", None, None, best, why))
     if not values:
         return not_applicable("no relation applies")
-    return scored(sum(values) / len(values), findings)
+    return scored(fsum(values) / len(values), findings)
 
 
 def _whole(
@@ -111,7 +112,7 @@ def _summed(path: Path, plan: Plan, value: dict[str, Any], grounded: Grounded) -
         points = [float(match is not None and match.name >= NAMED) for match in grounded.matches[array]]
     else:
         points = grounded.row_points[array]
-    return sum(points) / len(points) if points else 0.0
+    return fsum(points) / len(points) if points else 0.0
 
 
 def _row_trust(relation: Relation, i: int, row: Any, grounded: Grounded) -> float:
@@ -138,7 +139,7 @@ def _rowwise(relation: Relation, plan: Plan, value: dict[str, Any], grounded: Gr
         left, right = evaluate(relation.left, value, row), evaluate(relation.right, value, row)
         if left is not None and right is not None:
             outcomes.append(_row_trust(relation, i, row, grounded) if left == right else 0.0)
-    return sum(outcomes) / len(outcomes) if outcomes else None
+    return fsum(outcomes) / len(outcomes) if outcomes else None
 
 
 def _same(relation: Relation, plan: Plan, value: dict[str, Any], grounded: Grounded) -> float | None:
@@ -155,4 +156,4 @@ def _same(relation: Relation, plan: Plan, value: dict[str, Any], grounded: Groun
     common, count = Counter(found.values()).most_common(1)[0]
     if count < 2:
         return 0.0
-    return sum(_row_trust(relation, i, rows[i], grounded) for i, v in found.items() if v == common) / len(found)
+    return fsum(_row_trust(relation, i, rows[i], grounded) for i, v in found.items() if v == common) / len(found)

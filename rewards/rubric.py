@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from math import fsum
+from numbers import Real
 from typing import Any
 
 from rewards import naive, schema
@@ -107,7 +110,8 @@ class Rubric:
                 continue
             try:
                 outcome = self._part(name, document, index, value, grounded)
-            except Exception as fault:  # a user's reward may raise anything; ours must not stop a run either
+            # A user's reward may raise anything and call sys.exit; ours must not stop a run either.
+            except (Exception, SystemExit) as fault:
                 message = f"{name}: {type(fault).__name__}: {fault}".replace("\n", " ")[:300]
                 return RubricScore(0.0, "error", None, parts, tuple(findings), message, tuple(checks))
             if outcome.status == "error":
@@ -149,7 +153,8 @@ class Rubric:
             return naive.words_in_source(plan, value, index)
         if name == "judge":
             return not_applicable("a judge is asked when the rest is scored, by RewardPool")
-        return _checked(self.custom[name](document_without_gold(document), value, self.task))
+        # Its own copy: what one reward changes, the others do not see.
+        return _checked(self.custom[name](document_without_gold(document), copy.deepcopy(value), self.task))
 
 
 def document_without_gold(document: Document) -> Document:
@@ -172,7 +177,7 @@ def _checked(outcome: object) -> Score:
     """What a custom reward returned, as a Score; anything but a Score or a number in [0, 1] is an error."""
     if isinstance(outcome, Score):
         return outcome
-    if isinstance(outcome, (int, float)) and not isinstance(outcome, bool) and 0.0 <= outcome <= 1.0:
+    if isinstance(outcome, Real) and not isinstance(outcome, bool) and 0.0 <= float(outcome) <= 1.0:
         return scored(float(outcome))
     return Score(None, "error", (), f"returned {outcome!r}, which is neither a Score nor a number in [0, 1]"[:200])
 
@@ -188,7 +193,7 @@ def _grounded(plan: Plan, grounded: Grounded) -> Score:
     for array, points_of_rows in grounded.row_points.items():
         weight = plan.array_weight(array)
         if points_of_rows:
-            total += weight * sum(points_of_rows) / len(points_of_rows)
+            total += weight * fsum(points_of_rows) / len(points_of_rows)
             weights += weight
         elif array in grounded.expected:
             weights += weight
@@ -240,4 +245,4 @@ def _covers(plan: Plan, index: DocumentIndex, grounded: Grounded) -> Score:
         findings += [Finding("", None, span, 0.0, "a name of the text that no row gives") for span in spans[:20]]
     if not shares:
         return not_applicable("the document shows no table, no record and no name")
-    return scored(sum(shares) / len(shares), findings)
+    return scored(fsum(shares) / len(shares), findings)

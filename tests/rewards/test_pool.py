@@ -2,19 +2,26 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import re
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from envs.synthetic import documents
+from rewards import pool_bench
 from rewards.document import Document
 from rewards.pool import RewardPool
 from rewards.rubric import Rubric
-from rewards.score import Score
+from rewards.score import Finding, Score
 from rewards.task import TASK_FOLDER, Task, load_task, task_from_dict
 
 TEXT = "KEDAI MAJU SDN BHD\nDATE 12/03/2018\nMILK  13.00\nTOTAL  13.00"
@@ -26,14 +33,48 @@ GOLD = {
 }
 
 
+LEAKED: list[bytearray] = []
+
+
 def misbehave(document: Document, attempt: Mapping[str, Any], task: Task) -> Any:
     """A custom reward that does what its document says."""
     order = document.id
     if order == "hang":
         time.sleep(60)
+    if order == "spin":
+        while True:
+            pass
+    if order == "regex":
+        re.match(r"(a+)+$", "a" * 40 + "b")
     if order == "segfault":
         faulthandler.disable()
         os.kill(os.getpid(), signal.SIGSEGV)
+    if order == "os exit":
+        os._exit(7)
+    if order == "allocate":
+        return float(len(bytearray(4 * 2**30)))
+    if order == "leak":
+        LEAKED.append(bytearray(b"x") * (60 * 2**20))
+    if order == "fork":
+        os.fork()
+    if order == "fork and stay":
+        if os.fork() == 0:
+            time.sleep(60)
+        os._exit(1)
+    if order == "print":
+        print("a reward's own words " * 1000, flush=True)
+        os.write(2, b"and more of them")
+    if order == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        time.sleep(60)
+    if order == "late":
+        threading.Timer(0.2, os._exit, [9]).start()
+    if order == "unpicklable":
+        return Score(0.5, "scored", (Finding("total", lambda: None, None, 0.5, "cannot be sent"),))
+    if order == "change":
+        attempt["items"].clear()
+        attempt["total"] = "0.00"
     if order == "raise":
         raise KeyError("lost\nand gone")
     if order == "exit":
@@ -46,6 +87,18 @@ def misbehave(document: Document, attempt: Mapping[str, Any], task: Task) -> Any
         return "1.0"
     if order == "two":
         return 2.0
+    if order == "list":
+        return [0.5]
+    if order == "lists":
+        return [0.5, 0.5]
+    if order == "true":
+        return True
+    if order == "infinity":
+        return float("inf")
+    if order == "negative":
+        return -0.1
+    if order == "numpy":
+        return Fraction(1, 2)
     if order == "abstain":
         return Score(None, "not_applicable")
     assert document.gold is None, "a reward must never see gold"
@@ -82,34 +135,108 @@ def test_no_documents() -> None:
         assert pool.score([(_document("a"), [])]) == [[]]
 
 
-def test_a_hanging_reward_is_killed_and_the_others_go_on() -> None:
+ENDS = {
+    "hang": "longer than 1 s",
+    "spin": "longer than 1 s",
+    "regex": "longer than 1 s",
+    "deaf": "longer than 1 s",
+    "segfault": "died (SIGSEGV)",
+    "os exit": "died (exit code 7)",
+    "fork and stay": "died (exit code 1)",
+    "exit": "called sys.exit(3)",
+    "allocate": "memory limit of 500 MB",
+    "unpicklable": "cannot be sent",
+    "raise": "KeyError",
+    "none": "returned None",
+    "list": "returned [0.5]",
+}
+
+
+def test_each_misbehaviour_has_an_outcome_that_names_the_reward_and_the_others_go_on(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     task = _task()
     completion = task.canonical(GOLD)
-    names = ["a", "hang", "b", "segfault", "c", "exit", "d"]
-    with RewardPool(task, 2, deadline_s=1.0) as pool:
-        start = time.monotonic()
+    names = [name for bad in ENDS for name in (bad, "good")] + ["print", "fork", "leak"] + ["leak", "good"] * 9
+    with RewardPool(task, 2, deadline_s=1.0, memory_mb=500) as pool:
         scores = pool.score([(_document(name), [completion] * 2) for name in names])
-        assert time.monotonic() - start < 20
-        again = pool.score([(_document("a"), [completion])])
+        again = pool.score([(_document("good"), [completion])] * 4)
     for name, group in zip(names, scores, strict=True):
         assert len(group) == 2
         for score in group:
-            if name in ("hang", "segfault", "exit"):
-                assert score.status == "error"
-                assert score.error
+            if name in ENDS:
+                assert score.status == "error", name
+                assert ENDS[name] in str(score.error), name
+                assert "misbehave" in str(score.error), name
+                assert "\n" not in str(score.error)
             else:
-                assert score.status == "scored", score.error
-    assert "longer than 1 s" in str(scores[1][0].error)
-    assert "died" in str(scores[3][0].error)
-    assert again[0][0].status == "scored"
+                assert score.status == "scored", (name, score.error)
+                assert score.parts[f"{misbehave.__module__}:misbehave"] == 0.5
+    assert [group[0].status for group in again] == ["scored"] * 4
+    assert "own words" not in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize("name", ["raise", "none", "nan", "string", "two"])
+def test_a_worker_that_dies_between_jobs_is_replaced() -> None:
+    task = _task()
+    with RewardPool(task, 1, deadline_s=5.0) as pool:
+        assert pool.score([(_document("late"), [task.canonical(GOLD)])])[0][0].status == "scored"
+        time.sleep(0.5)
+        again = pool.score([(_document("good"), [task.canonical(GOLD)])] * 5)
+    assert [group[0].status for group in again] == ["scored"] * 5
+
+
+def test_a_nursery_that_is_killed_is_replaced() -> None:
+    task = _task()
+    with RewardPool(task, 1, deadline_s=0.3) as pool:
+        os.kill(pool._nursery._process.pid or 0, signal.SIGKILL)
+        scores = pool.score([(_document(name), [task.canonical(GOLD)]) for name in ["hang", "good"] * 5])
+    assert [group[0].status for group in scores] == ["error", "scored"] * 5
+
+
+def test_workers_end_with_the_process_that_has_them() -> None:
+    script = (
+        "import os, sys, time; sys.path.insert(0, '.');"
+        "from rewards.pool import RewardPool; from rewards.pool_bench import _children, bench_task;"
+        "pool = RewardPool(bench_task(), 2, 5.0); "
+        "pids = [pool._nursery._process.pid, *[w.pid for w in pool._workers if w.pid]];"
+        "print(*pids, flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) >= 3, done.stderr
+    until = time.monotonic() + 20
+    while any(_lives(pid) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(_lives(pid) for pid in pids)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["raise", "none", "nan", "string", "two", "list", "lists", "true", "infinity", "negative", "exit"],
+)
 def test_a_broken_reward_is_an_error_that_names_it(name: str) -> None:
     score = Rubric(_task()).score(_document(name), _task().canonical(GOLD))
     assert score.status == "error"
+    assert score.total == 0.0
     assert "misbehave" in str(score.error)
     assert "\n" not in str(score.error)
+
+
+def test_any_real_number_is_a_score_and_a_reward_cannot_change_the_attempt() -> None:
+    task = _task(plausible=1.0, adds_up=1.0, characters=1.0)
+    reference = f"{misbehave.__module__}:misbehave"
+    for workers in (0, 1):
+        with RewardPool(task, workers, deadline_s=5) as pool:
+            whole, changed = pool.score([(_document(name), [task.canonical(GOLD)]) for name in ("numpy", "change")])
+        assert whole[0].parts[reference] == changed[0].parts[reference] == 0.5
+        assert changed[0].parts == whole[0].parts
 
 
 def test_a_custom_reward_can_abstain() -> None:
@@ -119,14 +246,15 @@ def test_a_custom_reward_can_abstain() -> None:
     assert score.total == 1.0
 
 
-def test_many_hanging_rewards_leave_nothing_behind() -> None:
-    task = _task()
-    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
-    with RewardPool(task, 2, deadline_s=0.05) as pool:
-        scores = pool.score([(_document("hang"), [task.canonical(GOLD)]) for _ in range(20)])
-    assert all(group[0].status == "error" for group in scores)
-    if before:
-        assert len(os.listdir("/proc/self/fd")) <= before
+@pytest.mark.slow
+def test_many_hanging_rewards_take_no_speed_from_others_and_leave_nothing_behind() -> None:
+    result = pool_bench.measure(documents("receipt", 20, 0), hangs=60, deadline_s=0.25, workers=2, rounds=3)
+    assert result["hangs"] == sum(n for outcome, n in result["outcomes"].items() if "longer than 0.25 s" in outcome)
+    assert not any(outcome.startswith("other") and outcome != "other: scored" for outcome in result["outcomes"])
+    assert result["memory_growth_mb"] < 20
+    assert result["open_files_growth"] <= 20  # those of the workers that are there at that moment
+    assert result["processes_left"] == 0
+    assert result["ratio"] > 0.5  # on a busy machine; the bench says what it is on a quiet one
 
 
 def test_close_twice() -> None:
