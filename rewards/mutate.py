@@ -14,15 +14,16 @@ from typing import Any
 
 from rewards.document import Document, DocumentIndex, read
 from rewards.fields import compare
+from rewards.mutate_records import MENTION_KINDS, RECORD_KINDS
 from rewards.mutate_rows import ROW_KINDS
 from rewards.mutate_scalars import SCALAR_KINDS
 from rewards.mutate_shared import Answer, Edit, Page
 from rewards.plan import compile_plan
 from rewards.task import Task
 
-KINDS: Mapping[str, Edit] = {**SCALAR_KINDS, **ROW_KINDS}
+KINDS: Mapping[str, Edit] = {**SCALAR_KINDS, **ROW_KINDS, **RECORD_KINDS, **MENTION_KINDS}
 # Worse to a reader of characters, the same to `compare`, which folds look-alikes.
-UNSEEN = ("text_lookalike", "text_invisible", "row_name_lookalike")
+UNSEEN = ("text_lookalike", "text_invisible", "row_name_lookalike", "record_name_lookalike")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def mutants(task: Task, document: Document, seed: int = 0, kinds: Mapping[str, E
 
 
 def _shuffled_rows(page: Page, gold: Answer, rng: Random) -> str:
-    for array in page.plan.rows:
+    for array in page.plan.arrays:
         rng.shuffle(gold.get(array) or [])
     return page.task.canonical(gold)
 

@@ -19,7 +19,7 @@ from rewards.plan import RecordPlan
 
 MAX_RECORDS = 400
 CONTEXT = 1_500  # characters above a record that can name it
-STEM = 5  # characters of a word that are compared: ratified, ratification
+STEM = 5  # characters with which kindred words begin: ratified, ratification
 
 
 class Entry(NamedTuple):
@@ -31,12 +31,14 @@ class Entry(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A printed record: its entries, its span, the stems of the words on its own line and of those above it."""
+    """A printed record: its entries, its span, the content words on its own line, those on it and above it, and how
+    these begin."""
 
     entries: tuple[Entry, ...]
     span: tuple[int, int]
     own: frozenset[str]
     above: frozenset[str]
+    stems: frozenset[str]
 
 
 class _Token(NamedTuple):
@@ -71,9 +73,9 @@ _EMPTY = frozenset(
 )
 
 
-def stems(text: str) -> frozenset[str]:
-    """The beginnings of a text's content words, folded."""
-    return frozenset(word[:STEM] for word in normalize.words(text) if len(word) > 2 and word not in _EMPTY)
+def content(text: str) -> frozenset[str]:
+    """A text's content words, folded."""
+    return frozenset(word for word in normalize.words(text) if len(word) > 2 and word not in _EMPTY)
 
 
 def _tokens(plan: RecordPlan, index: DocumentIndex) -> list[_Token]:
@@ -311,7 +313,8 @@ class _Reader:
             between = text[max(end, span[0] - CONTEXT) : line.start]
             # Lines of one table share what stands above it.
             above = between if len(_WORD.findall(self._unlabelled(between))) > 2 else above
-            result.append(Record(entries, span, stems(own), stems(above) | stems(own)))
+            words = content(above) | content(own)
+            result.append(Record(entries, span, content(own), words, frozenset(word[:STEM] for word in words)))
             end = span[1]
         return result
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rewards import normalize
 from rewards.document import DocumentIndex
 from rewards.plan import RecordPlan
-from rewards.record_reader import Record, records, stems
+from rewards.record_reader import STEM, Record, content, records
 from rewards.score import Finding
 from rewards.support import ELSEWHERE
 
@@ -84,7 +84,7 @@ def _fits(
     if found is not None:
         return found
     values = {leaf: normalize.amount(row.get(leaf)) for leaf in plan.numbers}
-    name = stems(str(row.get(plan.name) or "")) if plan.name else frozenset()
+    name = content(str(row.get(plan.name) or "")) if plan.name else frozenset()
     found = []
     for k, record in enumerate(printed):
         fit = sum(
@@ -92,23 +92,52 @@ def _fits(
             for leaf, value in values.items()
             if value is not None and any(leaf in e.leaves and e.value == value for e in record.entries)
         )
-        named = name_points(name, record)
+        named = name_points(name, record, printed)
         if fit or (named > 0.9 and record.own):
             found.append((k, fit + 0.5 * named))
     index.cache[key] = found
     return found
 
 
-def name_points(name: frozenset[str], record: Record) -> float:
-    """How well a name fits a record: the words on the record's own line must be in it, its own words must be printed
-    there or above."""
+TOLD = 0.5  # of a name's points, for saying what tells its record from the others
+KINDRED = 0.8  # of a word that is printed in another form: ratification for ratified
+
+
+def _known(name: frozenset[str], record: Record) -> float:
+    """The share of a name's words, by length, that are printed on the record's line or above it."""
+    found = 0.0
+    for word in name:
+        if word in record.above:
+            found += len(word)
+        elif word[:STEM] in record.stems:
+            found += KINDRED * len(word)
+    return found / sum(map(len, name))
+
+
+def name_points(name: frozenset[str], record: Record, printed: Sequence[Record]) -> float:
+    """How well a name fits a record: its words must be printed there or above, and the words on the record's own line
+    must be in it; where a line has none, no other record may fit the name better."""
     if not name:
         return 0.0
-    known = sum(len(stem) for stem in name & record.above) / sum(map(len, name))
+    known = _known(name, record)
     if record.own:
-        recall = sum(len(stem) for stem in name & record.own) / sum(map(len, record.own))
-        return min(1.0, recall / 0.8) * min(1.0, 0.4 + known)
-    return min(1.0, known / 0.6) * (1.0 if len(name) > 1 else 0.5)
+        recall = sum(len(word) for word in name & record.own) / sum(map(len, record.own))
+        return recall * (0.5 + 0.5 * known)
+    told = [_recall(name, other.above - _FORMAL) for other in printed]
+    best = max(told, default=0.0)
+    mine = _recall(name, record.above - _FORMAL)
+    return known * (1.0 - TOLD + TOLD * (mine / best if best else 1.0)) * min(1.0, len(name) / 3)
+
+
+# Words that stand above every count of votes, and tell none from the others.
+_FORMAL = frozenset(
+    "against abstain abstained abstentions broker non approved approval approve company follows following below number"
+    " stockholders shareholders meeting special annual stock common".split()
+)
+
+
+def _recall(name: frozenset[str], words: frozenset[str]) -> float:
+    return sum(len(word) for word in name & words) / sum(map(len, words)) if words else 0.0
 
 
 def _row(
@@ -149,9 +178,9 @@ def _row(
         points[leaf] = None if left is None else abstain
         why[leaf] = "null, and the record shows none" if left is None else "null, but the record shows one"
     if plan.name:
-        name = stems(str(row.get(plan.name) or ""))
+        name = content(str(row.get(plan.name) or ""))
         if record is not None:
-            points[plan.name] = name_points(name, record)
+            points[plan.name] = name_points(name, record, printed)
             whole = points[plan.name] == 1.0
             why[plan.name] = "printed with its record" if whole else "not the words of its record"
             span[plan.name] = record.span
@@ -174,10 +203,10 @@ def _loose(
 
 
 def _anywhere(index: DocumentIndex, name: frozenset[str]) -> float:
-    known = index.cache.get("stems")
+    known = index.cache.get("content")
     if known is None:
-        known = index.cache["stems"] = stems(index.text)
-    return sum(len(stem) for stem in name & known) / sum(map(len, name)) if name else 0.0
+        known = index.cache["content"] = content(index.text)
+    return sum(len(word) for word in name & known) / sum(map(len, name)) if name else 0.0
 
 
 def ground_records(
