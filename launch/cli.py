@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": ("launch.commands:demo", "set up nothing, train the starter on layouts it has never seen, compare"),
     "train": ("launch.commands:train", "GRPO on your documents: offramp train task=receipt docs=jsonl docs.path=FILE"),
     "evaluate": ("launch.commands:evaluate", "greedy answers on held-out documents, scored, with 95 % intervals"),
+    "advise": ("launch.advise:advise", "when leaving the frontier model pays, by which method, from which volume on"),
     "compare": (
         "launch.compare:compare",
         "methods x seeds x numbers of documents, on one split: which one won, at what cost",

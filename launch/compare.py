@@ -21,17 +21,17 @@ from typing import Any
 
 from envs.documents import read_documents, write_documents
 from envs.labels import traces_by_document
-from envs.splits import Split, split
+from envs.splits import Split, near_duplicates, split
 from launch import checks, job
 from launch.compose import compose_compare, compose_evaluate, compose_run
 from launch.launchers import script, submit
 from rewards.document import Document
 from rewards.errors import DataError, InfraError
-from rewards.task import load_task
+from rewards.task import Task, load_task
 from rl import compare as numbers
 from rl import report
 from rl.compare_config import CompareConfig
-from rl.config import JsonlDocs, TrainConfig
+from rl.config import DocsConfig, HfDocs, JsonlDocs, SyntheticDocs, TrainConfig
 from rl.evaluate import read_answers
 from rl.prepare import join, load_documents, read_extra
 from rl.record import write_whole
@@ -68,7 +68,7 @@ def compare(args: list[str], as_json: bool) -> dict[str, Any] | None:
 def run(config: CompareConfig, config_dir: str | None = None) -> dict[str, Any]:
     """Runs what is not done yet, then writes tables, plots and page. Raises InfraError where jobs failed."""
     folder = Path(config.dir)
-    data = prepare_data(config, folder)
+    data = prepare_data(config, folder) | {"starter": weights_version(config, config_dir)}
     config = ask_teacher(config, folder)
     jobs = plan_jobs(config, folder, data, config_dir)
     write_whole(folder / "config.json", config.model_dump_json(indent=2) + "\n")
@@ -83,8 +83,8 @@ def run(config: CompareConfig, config_dir: str | None = None) -> dict[str, Any]:
     summary = report_on(config, folder, data, jobs)
     if failed:
         raise InfraError(
-            f"{len(failed)} of {len(jobs)} jobs failed, the others are in {folder / 'report.md'}; the same command does "
-            f"only those again: {'; '.join(failed)[:600]}"
+            f"{len(failed)} of {len(jobs)} jobs failed, the others are in {folder / 'report.md'}; the same command "
+            f"does only those again: {'; '.join(failed)[:600]}"
         )
     return summary
 
@@ -101,7 +101,7 @@ def prepare_data(config: CompareConfig, folder: Path) -> dict[str, Any]:
     if isinstance(docs, JsonlDocs):
         extra = read_extra(docs, None)
         docs = docs.model_copy(update={"extra": (), "train_documents": None})
-    parts = load_documents(docs, task, None)
+    parts = apart(docs, task)
     if not parts.test:
         raise DataError("docs: no test documents; give docs.test_path or a docs.test_fraction above 0")
     inner = split(parts.train, config.select_fraction, 0)
@@ -127,8 +127,28 @@ def prepare_data(config: CompareConfig, folder: Path) -> dict[str, Any]:
     return facts
 
 
+def apart(docs: DocsConfig, task: Task) -> Split:
+    """Training and test documents; of two files, the training ones that stand in the test file too, or nearly so, go.
+
+    Groups of the test file may stay in training: they are the groups seen, and told apart in every table.
+    """
+    if isinstance(docs, SyntheticDocs):
+        return load_documents(docs, task, None)
+    key, held_out = ("split", docs.test_split) if isinstance(docs, HfDocs) else ("path", docs.test_path)
+    if held_out is None:
+        return load_documents(docs, task, None)
+    alone = {("test_split" if key == "split" else "test_path"): None, "test_fraction": 0.0}
+    train = load_documents(docs.model_copy(update=alone), task, None).train
+    test = load_documents(docs.model_copy(update=alone | {key: held_out}), task, None).train
+    known = {document.id for document in test}
+    twice = {pair.first.id for pair in near_duplicates(train, test)} | {d.id for d in train if d.id in known}
+    if twice:
+        say(f"left out {len(twice)} of {len(train)} training documents that the test documents have too, or nearly so")
+    return Split(tuple(document for document in train if document.id not in twice), test)
+
+
 def ask_teacher(config: CompareConfig, folder: Path) -> CompareConfig:
-    """Lets the teacher answer the documents, where it has to; it goes on where it was cut. Its traces are then given."""
+    """Lets the teacher answer the documents, where it has to, and gives its traces; it goes on where it was cut."""
     if config.teacher is None or not config.teacher.label:
         return config
     documents = folder / "documents"
@@ -158,6 +178,15 @@ def file_hash(task: str) -> str:
 
     path = Path(task) if "/" in task or task.endswith((".yaml", ".yml")) else TASK_FOLDER / f"{task}.yaml"
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def weights_version(config: CompareConfig, config_dir: str | None) -> str:
+    """SHA-256 of the starter's weights, 16 hex digits; its name where it is no folder."""
+    path = compose_evaluate([f"model={config.starter}", "docs=jsonl", "docs.path=none"], config_dir).model.path
+    digest = hashlib.sha256()
+    for file in sorted(Path(path).glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16] if Path(path).is_dir() else path
 
 
 def plan_jobs(config: CompareConfig, folder: Path, data: Mapping[str, Any], config_dir: str | None) -> list[Job]:

@@ -34,6 +34,9 @@ GROUP_KINDS = ("docs.kind", "method.kind", "launch.kind")
 # run.name is made from the task, which may be a path.
 OmegaConf.register_new_resolver("stem", lambda path: Path(str(path)).stem, replace=True)
 
+# What `offramp compare` hands on to its jobs.
+ADDED = ("train.", "evaluate.", "recipes.")
+
 Config = TypeVar("Config", bound=BaseModel)
 
 
@@ -59,9 +62,19 @@ def compose_pretrain(overrides: Sequence[str], config_dir: str | None = None) ->
 
 def compose_compare(overrides: Sequence[str], config_dir: str | None = None) -> CompareConfig:
     """The comparison that `offramp compare OVERRIDES` describes; methods, seeds and documents take Hydra's sweeps
-    (a,b or range(0,3)) as they are. Raises ConfigFaults."""
-    words = [swept(override) for override in overrides]
-    return finish(compose_raw("compare", words, CompareConfig, config_dir), CompareConfig)
+    (a,b or range(0,3)) as they are. train.KEY=VALUE, evaluate.KEY=VALUE and recipes.METHOD.KEY=VALUE add an override
+    for all jobs, for their evaluations, and for one method. Raises ConfigFaults."""
+    words = [override for override in overrides if not override.startswith(ADDED)]
+    config = compose_raw("compare", [swept(word) for word in words], CompareConfig, config_dir)
+    with open_dict(config):
+        for override in overrides:
+            section, _, rest = override.partition(".")
+            if override.startswith(("train.", "evaluate.")):
+                config[section] = [*config[section], rest]
+            elif override.startswith("recipes."):
+                method, _, rest = rest.partition(".")
+                config.recipes[method] = [*config.recipes.get(method, ()), rest]
+    return finish(config, CompareConfig)
 
 
 def compose_advise(overrides: Sequence[str], config_dir: str | None = None) -> AdviseConfig:

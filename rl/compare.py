@@ -252,7 +252,7 @@ def verdict(
     missing = [row.name for row in trained if metric not in row.measured.ratios]
     if missing:
         raise DataError(f"metric={metric}: the row {missing[0]} has none; is there gold for the test documents?")
-    order = sorted(trained, key=value, reverse=True)
+    order = sorted(trained, key=lambda row: (-value(row), money(row.cost, prices)))  # of equals the cheaper one
     winner = order[0]
     facts: dict[str, Any] = {"winner": winner.name, "documents": winner.documents, "metric": metric}
     facts["value"] = _estimates(winner.measured, winner.measured.ids, resamples)[metric]

@@ -79,9 +79,10 @@ def _cost(path: Path, summary: Mapping[str, Any], colors: Mapping[str, str]) -> 
         )
     if money:
         costs = [e["cost"].get("money", 0.0) for _, e in points]
-        if max(costs) > 30 * max(min(c for c in costs if c > 0), 1e-9):
-            axis.set_xscale("symlog", linthresh=max(min(c for c in costs if c > 0), 1e-3))
-    axis.set_xlim(left=-0.02 * axis.get_xlim()[1])
+        if min(costs) > 0 and max(costs) > 30 * min(costs):
+            axis.set_xscale("log")
+        else:
+            axis.set_xlim(left=0)
     axis.set_xlabel("cost of labels, teacher and training (prices in config.json)" if money else "training, minutes")
     axis.set_ylabel(metric)
     axis.set_title(f"{metric} on the test documents against cost", loc="left", fontsize=11, fontweight="bold")

@@ -1,0 +1,87 @@
+"""Advice: the sums can be redone, and each answer of the tree changes what follows."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.cli import run
+from launch.compose import compose_advise
+from rl.advise import advise
+
+
+def entry(quality: float, low: float, high: float, **cost: float) -> dict[str, Any]:
+    return {"documents": 600, "header_exact": {"value": quality, "ci95": [low, high]}, "cost": cost}
+
+
+SUMMARY = {
+    "metric": "header_exact",
+    "methods": {
+        "starter": {"documents": None, "header_exact": {"value": 0.5, "ci95": [0.4, 0.6]}, "cost": {}},
+        "sft": entry(0.80, 0.75, 0.85, human_labels=600, seconds_training=3600),
+        "grpo": entry(0.78, 0.72, 0.84, seconds_training=7200),
+        "distill": entry(0.60, 0.5, 0.7, teacher_calls=600, seconds_training=3600),
+    },
+}
+
+
+def result(*overrides: str, summary: dict[str, Any] | None = SUMMARY) -> dict[str, Any]:
+    return advise(compose_advise(["labels=600", "drift=0.0", *overrides]), summary)
+
+
+def test_the_sums_can_be_redone() -> None:
+    options = {o["method"]: o for o in result("labels=0")["options"]}
+    assert options["sft"]["once"] == pytest.approx(8 * 60 + 600 * 0.5 + 0.1)
+    a_document = 0.1 / 20000 + 0.1 * 0.005
+    assert options["grpo"]["once"] == pytest.approx(480.2)
+    assert options["grpo"]["a_document"] == pytest.approx(a_document)
+    assert options["grpo"]["break_even"] == pytest.approx(480.2 / ((0.005 - a_document) * 12), abs=0.1)
+    assert "starter" not in options
+
+
+def test_volume_decides() -> None:
+    assert result("volume=1000")["recommendation"] == "stay on the frontier model"
+    assert result("volume=1000000")["recommendation"].startswith("train ")
+    assert result("volume=1000000", "price_a_call=0.0000001")["recommendation"] == "stay on the frontier model"
+
+
+def test_quality_decides() -> None:
+    poor = result("volume=1000000", "target=0.9")
+    assert poor["recommendation"] == "stay on the frontier model"
+    assert any("the best is sft with 0.800" in line for line in poor["reasons"])
+    assert result("volume=1000000", "target=0.74")["recommendation"] == "train sft"  # alone surely good enough
+
+
+def test_documents_that_must_stay_leave_no_other_choice() -> None:
+    assert result("volume=10", "privacy=must_stay")["recommendation"].startswith("train ")
+    reasons = result("privacy=must_stay", "labels=0")["reasons"]
+    assert any("Can distill be done? no" in line for line in reasons)
+    assert any("Can sft be done? no" in line for line in reasons)
+
+
+def test_without_a_check_nothing_is_rewarded() -> None:
+    told = result("checkable=false", "volume=1000000")
+    assert any("Can grpo be done? no" in line for line in told["reasons"])
+    assert told["recommendation"] == "train sft"
+
+
+def test_drift_favours_what_needs_no_label() -> None:
+    calm, fast = (result("labels=600", f"drift={d}", "volume=1000000") for d in (0.0, 1.0))
+    assert fast["recommendation"] == "train grpo"
+    once = {o["method"]: o["once"] for o in fast["options"]}
+    assert once["sft"] > {o["method"]: o["once"] for o in calm["options"]}["sft"]
+
+
+def test_without_a_comparison_it_says_so() -> None:
+    told = result("volume=1000000", summary=None)
+    assert not told["measured"]
+    assert any("run offramp compare first" in line for line in told["reasons"])
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["advise", "volume=1000000", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert "pays from, a month" in out and '"recommendation"' in out.splitlines()[-1]
+    assert run(["advise", f"comparison={tmp_path / 'no'}"]) == 3
+    assert run(["advise", "volume=-1"]) == 2
+    assert "volume=-1" in capsys.readouterr().err
