@@ -95,7 +95,7 @@ def question(document: Document, items: Sequence[Item]) -> Question:
     request = Request(
         messages=({"role": "system", "content": SYSTEM}, {"role": "user", "content": content}),
         schema=schema,
-        max_tokens=16 + 12 * len(names),
+        max_tokens=32 + 24 * len(names),
         identity=_digest(SYSTEM, text, shown),  # not the fence, which is another one each time
         check=check,
     )
