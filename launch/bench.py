@@ -14,7 +14,13 @@ from rewards.errors import ConfigError, DataError
 from rewards.task import Task, load_task
 
 PARTS = {
+    "update": ("rl.bench:main", "our update phase beside TRL's, and beside the limit"),
+    "memory": ("rl.bench:main", "peak memory of the update, ours and TRL's"),
+    "step": ("launch.bench_steps:step", "whole steps beside TRL's, vLLM in both"),
+    "load": ("launch.bench_steps:load", "what of our step goes to loading weights and to the rest"),
+    "scaling": ("rl.bench:main", "seconds against documents, G and prompt length, beside the line"),
     "rollout": ("rl.bench:main", "the sampler beside bare LLM.generate, in turns"),
+    "gpu": ("rl.bench:main", "update and memory on a CUDA device, with random weights"),
     "rewards": ("launch.bench:rewards", "completions a second a core through the whole rubric"),
     "hostile": ("launch.bench:hostile", "malformed completions and JSON bombs: a verdict for each, and how soon"),
     "pool": ("launch.bench:pool", "rewards that hang, beside others that must not notice"),
@@ -73,7 +79,7 @@ def hostile(args: list[str]) -> dict[str, Any] | None:
     for name, ms in list(bombs["ms"].items())[:5]:
         print(f"{ms:8.2f} ms  {name}: {bombs['verdicts'][name]}")
     result = hostile.measure(
-        task, documents, n, seed, lambda done: print(f"{done} of {n}", file=sys.stderr, flush=True)
+        task, documents, n, seed, lambda done, digest: print(f"{done} of {n}  {digest}", file=sys.stderr, flush=True)
     )
     print(
         f"{result['n']} malformed completions, {result['raised']} raised, {result['seconds']:.1f} CPU seconds, "

@@ -15,6 +15,7 @@ from rewards.rubric import Rubric, RubricScore
 from rewards.task import Task
 
 LIMIT_MS = 50.0
+SAY_EVERY = 50_000
 _MEGA = 10 * 2**20
 
 
@@ -120,11 +121,12 @@ def attacks(task: Task, documents: Sequence[Document], seed: int) -> Iterator[tu
 
 
 def measure(
-    task: Task, documents: Sequence[Document], n: int, seed: int = 0, said: Callable[[int], None] | None = None
+    task: Task, documents: Sequence[Document], n: int, seed: int = 0, said: Callable[[int, str], None] | None = None
 ) -> dict[str, Any]:
     """Scores `n` malformed completions. Seconds are CPU seconds of this process; `digest` is over every verdict.
 
     raised: completions for which something came up: an exception, or a verdict that the rubric itself is at fault.
+    said: told (completions, digest so far) now and then, so that runs of other lengths can be compared.
     """
     rubric = Rubric(task)
     digest = hashlib.sha256()
@@ -135,7 +137,7 @@ def measure(
     scoring = 0.0
     start = time.process_time()
     for document, completions in attacks(task, documents, seed):
-        completions = completions[: n - done]
+        completions = completions[: min(n, done // SAY_EVERY * SAY_EVERY + SAY_EVERY) - done]
         before = time.process_time()
         try:
             scores = rubric.score_group(document, completions)
@@ -155,8 +157,8 @@ def measure(
             outcomes[key] = outcomes.get(key, 0) + 1
             digest.update(verdict(score))
         done += len(completions)
-        if said is not None and done % 80_000 < 8:
-            said(done)
+        if said is not None and done % SAY_EVERY == 0:
+            said(done, digest.hexdigest()[:16])
         if done >= n:
             break
     seconds = time.process_time() - start
