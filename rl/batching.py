@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rl.advantages import has_spread
 from rl.losses import Totals
+from rl.prefix_layout import GroupSpan, PrefixLayout, make_layout
 from rl.rollouts import Group
-from rl.shared_prefix import GroupSpan, PrefixLayout, make_layout
 
 Attention = Literal["shared_prefix", "plain"]
 Truncated = Literal["mask", "score"]

@@ -14,7 +14,7 @@ from rl.batching import (
 )
 from rl.losses import Totals
 from rl.rollouts import Group, Rollout
-from rl.shared_prefix import GroupSpan
+from rl.prefix_layout import GroupSpan
 
 
 def rollout(ids: tuple[int, ...], finish_reason: str = "stop", logprob: float = -1.0) -> Rollout:

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+import rl.prefix_attention
 from rl.batching import Batch, make_batch
 from rl.policy import Policy, PolicyModel, load_policy
+from rl.prefix_attention import Rules, tiled_attention
+from rl.prefix_flex import flexible_attention
+from rl.prefix_layout import GroupSpan, PrefixLayout, make_layout
 from rl.rollouts import Group, Rollout
-from rl.shared_prefix import GroupSpan, PrefixLayout, attention, make_layout, masked_attention, merged_attention
+from rl.shared_prefix import ATTENTION_NAME, attention
 
 # Four groups: three branches that part at different depths, one branch, no completion at all, a prompt of one token.
 SPANS = [GroupSpan(0, 7, 9, 3), GroupSpan(16, 4, 6, 1), GroupSpan(26, 5, 0, 0), GroupSpan(31, 1, 4, 2)]
@@ -44,7 +48,7 @@ def random_groups(seed: int = 0, vocabulary: int = 320) -> list[Group]:
 
 
 def reference_attention(
-    query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, scale: float
+    query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, rules: Rules
 ) -> Tensor:
     """A dense mask over the whole packed sequence: the definition."""
     length, repeats = query_SHD.shape[0], query_SHD.shape[1] // key_SKD.shape[1]
@@ -55,14 +59,27 @@ def reference_attention(
     for path in layout.path_NR.tolist():
         for depth, place in enumerate(path):
             mask_SS[place, path[: depth + 1]] = True
+    if rules.window is not None:
+        mask_SS &= layout.position_S[:, None] - layout.position_S < rules.window
     query = query_SHD.transpose(0, 1)
     key, value = (tensor.transpose(0, 1).repeat_interleave(repeats, 0) for tensor in (key_SKD, value_SKD))
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask_SS, scale=scale).transpose(0, 1)
+    scores = query @ key.mT * rules.scale
+    if rules.softcap is not None:
+        scores = rules.softcap * (scores / rules.softcap).tanh()
+    return (scores.masked_fill(~mask_SS, -torch.inf).softmax(-1) @ value).transpose(0, 1)
 
 
-@pytest.mark.parametrize("function", [merged_attention, masked_attention])
+WINDOWS = [None, 1, 4, 9]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize(("heads", "key_heads"), [(4, 2), (6, 1), (3, 3)])
-def test_attention_equals_a_dense_mask(function: Any, heads: int, key_heads: int) -> None:
+def test_attention_equals_a_dense_mask(
+    heads: int, key_heads: int, softcap: float | None, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rl.prefix_attention, "MIN_ROWS", 3)
+    monkeypatch.setattr(rl.prefix_attention, "TILE_ELEMENTS", {"cpu": 60})
     generator = torch.Generator().manual_seed(1)
     length = SPANS[-1].stop
     tensors = [
@@ -70,14 +87,17 @@ def test_attention_equals_a_dense_mask(function: Any, heads: int, key_heads: int
         for count in (heads, key_heads, key_heads)
     ]
     grad_SHD = torch.randn(length, heads, 16, generator=generator)
-    layout = make_layout(SPANS, PATHS)
-    expected_SHD = reference_attention(*tensors, layout, 0.3)
+    layout, rules = make_layout(SPANS, PATHS), Rules(0.3, window, softcap)
+    expected_SHD = reference_attention(*tensors, layout, rules)
     expected_grads = torch.autograd.grad(expected_SHD, tensors, grad_SHD)
-    output_SHD = function(*tensors, layout, 0.3)
+    output_SHD = tiled_attention(*tensors, layout, rules)
     grads = torch.autograd.grad(output_SHD, tensors, grad_SHD)
     torch.testing.assert_close(output_SHD, expected_SHD, atol=1e-5, rtol=1e-5)
     for ours, expected in zip(grads, expected_grads, strict=True):
         torch.testing.assert_close(ours, expected, atol=2e-5, rtol=1e-5)
+    # FlexAttention has no backward on the CPU.
+    flexible_SHD = flexible_attention(*(tensor.detach() for tensor in tensors), layout, rules)
+    torch.testing.assert_close(flexible_SHD, expected_SHD, atol=1e-5, rtol=1e-5)
 
 
 def test_long_rows_cross_the_kernel_s_blocks() -> None:
@@ -86,8 +106,8 @@ def test_long_rows_cross_the_kernel_s_blocks() -> None:
     branches = [list(range(600, 900)), [*range(600, 640), *range(900, 940)], list(range(940, 1453))]
     layout = make_layout([GroupSpan(0, 600, 853, 3)], branches)
     tensors = [torch.randn(1453, count, 16, generator=generator, requires_grad=True) for count in (4, 2, 2)]
-    expected_SHD = reference_attention(*tensors, layout, 0.25)
-    output_SHD = merged_attention(*tensors, layout, 0.25)
+    expected_SHD = reference_attention(*tensors, layout, Rules(0.25))
+    output_SHD = tiled_attention(*tensors, layout, Rules(0.25))
     grad_SHD = torch.randn(output_SHD.shape, generator=generator)
     torch.testing.assert_close(output_SHD, expected_SHD, atol=1e-5, rtol=1e-5)
     expected_grads = torch.autograd.grad(expected_SHD, tensors, grad_SHD)
@@ -98,7 +118,7 @@ def test_long_rows_cross_the_kernel_s_blocks() -> None:
 def tiny_model(family: str, **changes: Any) -> PolicyModel:
     import transformers
 
-    config_class = getattr(transformers, f"{family}Config")
+    config_class = getattr(transformers, f"{family}TextConfig" if family == "Gemma3" else f"{family}Config")
     settings: dict[str, Any] = {
         "vocab_size": 320,
         "hidden_size": 64,
@@ -108,7 +128,7 @@ def tiny_model(family: str, **changes: Any) -> PolicyModel:
         "num_key_value_heads": 2,
         "head_dim": 16,
         "max_position_embeddings": 256,
-        "attn_implementation": "offramp_shared_prefix",
+        "attn_implementation": ATTENTION_NAME,
         "pad_token_id": 0,
         "bos_token_id": None,
         "eos_token_id": 2,
@@ -139,6 +159,11 @@ def gradients(
         ("Qwen2", {}),
         ("Llama", {}),
         ("Mistral", {"sliding_window": None}),
+        ("Mistral", {"sliding_window": 8}),
+        ("Qwen3", {"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 1}),
+        ("Gemma", {}),
+        ("Gemma2", {"sliding_window": 16, "query_pre_attn_scalar": 16}),
+        ("Gemma3", {"sliding_window": 12, "query_pre_attn_scalar": 16}),
         ("Phi3", {"sliding_window": None}),
         ("Cohere", {"logit_scale": 0.5}),
         ("Granite", {"logits_scaling": 4.0}),
@@ -157,6 +182,7 @@ def test_models_give_the_plain_forward_s_values_and_gradients(
     ours_T, our_gradients = gradients(model, batch, "shared_prefix", temperature=0.8)
     plain_T, plain_gradients = gradients(model, batch, "plain", temperature=0.8)
     # And the model's own full forward, one completion at a time, nothing packed and nothing padded.
+    model.causal_lm.set_attn_implementation("eager")
     with torch.no_grad():
         alone = []
         for group in groups:
@@ -202,23 +228,17 @@ def test_bitwise_repeatable(tiny_model_dir: Path) -> None:
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(
-    ("family", "changes", "reason"),
-    [
-        ("Mistral", {"sliding_window": 8}, "sliding_window"),
-        ("Gemma2", {"sliding_window": 256, "query_pre_attn_scalar": 16}, "Gemma2Attention"),
-    ],
-)
-def test_unsupported_models_fall_back_with_one_line(
-    family: str, changes: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
+def test_an_unsupported_model_falls_back_with_one_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = Policy(tiny_model(family, **changes), None, "float32", "shared_prefix")  # type: ignore[arg-type]
+    policy = Policy(tiny_model("Qwen3"), None, "float32", "shared_prefix")  # type: ignore[arg-type]
     policy.model.eval()
     batch = make_batch(random_groups(), torch.zeros(3, 4))
-    plain_T, _ = policy.model(batch, "plain")
+    policy.causal_lm.model.layers[1].self_attn.attention_dropout = 0.1
+    policy.causal_lm.model.layers[1].self_attn.training = True
     for _ in range(2):
-        torch.testing.assert_close(policy.logprobs(batch), plain_T)
-    assert len(caplog.records) == 1 and reason in caplog.text and "plain forward" in caplog.text
+        assert policy.choose_attention(batch) == "plain"
+    assert len(caplog.records) == 1 and "Qwen3Attention uses dropout" in caplog.text and "plain forward" in caplog.text
 
 
 def test_a_wrong_attention_is_caught_and_a_low_ratio_steps_aside(
@@ -233,7 +253,7 @@ def test_a_wrong_attention_is_caught_and_a_low_ratio_steps_aside(
     batch = make_batch(groups, torch.zeros(3, 4))
     assert policy.choose_attention(batch) == "shared_prefix"
 
-    monkeypatch.setattr("rl.shared_prefix.merged_attention", lambda query, key, value, layout, scale: query * 0.5)
+    monkeypatch.setattr("rl.shared_prefix.tiled_attention", lambda query, key, value, layout, rules: query * 0.5)
     broken = Policy(tiny_model("Qwen3"), None, "float32", "shared_prefix")  # type: ignore[arg-type]
     assert broken.choose_attention(batch) == "plain" and broken.attention == "plain"
     assert [record.message.split(":")[0] for record in caplog.records] == ["plain forward"] * 2
