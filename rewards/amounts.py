@@ -137,7 +137,7 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
     for number in chosen:
         span = (number.start, number.end)
         if last is not None and number.value != last:
-            put(values, fold(number.value), Support(0.5, span, "beside its label, but a later line corrects it"))
+            put(values, fold(number.value), Support(0.2, span, "beside its label, but a later line corrects it"))
         else:
             put(values, fold(number.value), Support(1.0, span, BESIDE))
     for number in _paid(field, index) if field.spec.last and field.stop is not None else ():
