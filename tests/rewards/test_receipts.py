@@ -7,6 +7,7 @@ import json
 import random
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 
 from rewards.document import Document
 from rewards.fields import compare
+from rewards.hacks import HACKS, hacks
+from rewards.mutate import mutants
 from rewards.parse import Attempt, parse
 from rewards.rubric import Rubric
 from rewards.task import load_task
@@ -45,38 +48,42 @@ def _gold(document: Document) -> dict[str, Any]:
     return document.gold
 
 
-def test_human_gold_scores_at_least_95(itemised: list[Document]) -> None:
+def test_human_gold_scores_at_least_97(itemised: list[Document]) -> None:
     rubric = Rubric(TASK)
     scores = [rubric.score(r, TASK.canonical(_gold(r))) for r in itemised]
     assert all(score.gate is None and score.status == "scored" for score in scores)
-    assert sum(score.total for score in scores) / len(scores) >= 0.955
+    assert sum(score.total for score in scores) / len(scores) >= 0.97
 
 
 def test_wholesale_hacks_score_below_half_of_gold(itemised: list[Document]) -> None:
     rubric = Rubric(TASK)
-    kept = {"null": 0, "collapse": 0, "echo": 0, "constant": 0}
-    several = 0
+    below: dict[str, list[bool]] = {}
     for receipt in itemised:
-        gold = _gold(receipt)
-        constant = {
-            "vendor": "ABC SDN BHD",
-            "date": "2018-01-01",
-            "items": [{"name": "ITEM", "amount": "9.00"}],
-            "total": "9.00",
-        }
-        collapse = gold | {"items": [gold["items"][0] | {"amount": gold["total"]}]}
-        attempts = [gold, {"items": []}, collapse, constant]
-        scores = rubric.score_group(receipt, [*map(TASK.canonical, attempts), receipt.text])
-        half = scores[0].total / 2
-        kept["null"] += scores[1].total < half
-        kept["constant"] += scores[3].total < half
-        kept["echo"] += scores[4].total < half
-        if len(gold["items"]) > 1:
-            several += 1
-            kept["collapse"] += scores[2].total < half
-    for name in ("null", "constant", "echo"):
-        assert kept[name] >= 0.99 * len(itemised), (name, kept[name])
-    assert kept["collapse"] >= 0.85 * several, kept["collapse"]
+        found = hacks(TASK, receipt, itemised)
+        gold, *scores = rubric.score_group(receipt, [TASK.canonical(_gold(receipt)), *found.values()])
+        for name, score in zip(found, scores, strict=True):
+            below.setdefault(name, []).append(score.total < gold.total / 2)
+    assert set(below) == set(HACKS)
+    for name, outcomes in below.items():
+        assert sum(outcomes) >= 0.99 * len(outcomes), (name, sum(outcomes), len(outcomes))
+
+
+@pytest.mark.slow
+def test_known_worse_edits_score_below_gold(itemised: list[Document]) -> None:
+    rubric = Rubric(TASK)
+    made: Counter[str] = Counter()
+    killed: Counter[str] = Counter()
+    for receipt in itemised[::3]:
+        worse = list(mutants(TASK, receipt))
+        completions = [TASK.canonical(_gold(receipt)), *(mutant.completion for mutant in worse)]
+        gold, *scores = rubric.score_group(receipt, completions)
+        for mutant, score in zip(worse, scores, strict=True):
+            made[mutant.kind] += 1
+            killed[mutant.kind] += score.total < gold.total
+    assert len(made) >= 40
+    assert killed.total() >= 0.98 * made.total(), (killed.total(), made.total())
+    for kind in ("row_duplicated", "row_dropped", "row_digit", "amount_paid", "invented", "invented_with_amends"):
+        assert killed[kind] >= 0.98 * made[kind], (kind, killed[kind], made[kind])
 
 
 def test_points_follow_the_truth(receipts: list[Document]) -> None:
