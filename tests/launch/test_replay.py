@@ -21,8 +21,9 @@ from tests.launch.run_folder import make_run
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    make_run(tmp_path_factory.mktemp("made") / "runs/x")
-    return tmp_path_factory.getbasetemp() / "made0"
+    folder = tmp_path_factory.mktemp("made")
+    make_run(folder / "runs/x")
+    return folder
 
 
 @pytest.fixture
