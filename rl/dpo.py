@@ -17,7 +17,8 @@ from envs.documents import Trace
 from envs.labels import Pair, ranked_pairs, traces_by_document
 from rewards.rubric import Rubric
 from rl import config as c
-from rl.finetune import FineTune, Keeper, arguments, check_rows, completion_ids, fit, optimizers, peft_model, steps_of
+from rl import lora
+from rl.finetune import FineTune, Keeper, arguments, check_rows, completion_ids, fit, optimizers, steps_of
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def run(tune: FineTune) -> dict[str, Any]:
     longest = max(len(r["prompt_ids"]) + max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows)
     steps = steps_of(config, len(rows))
     log.info("dpo: %d pairs, %d updates", len(rows), steps)
-    tune.model = peft_model(tune.model, config.lora)
+    tune.model = lora.wrap(tune.model, config.lora)
     losses = {"sigmoid": 1.0} | ({"sft": method.sft_coef} if method.sft_coef > 0 else {})
     trainer = PairTrainer(
         tune,

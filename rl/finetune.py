@@ -27,8 +27,9 @@ from rewards.errors import ConfigError, DataError, InfraError
 from rewards.pool import RewardPool
 from rewards.task import Task
 from rl import checkpoint, evaluate
-from rl.config import LoraConfig, TrainConfig
+from rl.config import TrainConfig
 from rl.interrupt import Interrupts
+from rl.lora import merged_state
 from rl.optim import learning_rate, make_optimizer
 from rl.prepare import Prepared, load_documents, prepare, write_left_out
 from rl.record import Record, write_whole
@@ -79,7 +80,7 @@ class FineTune:
 
     def evaluate(self) -> None:
         """Greedy answers on the held-out documents; the best policy so far, by eval.metric, is kept."""
-        state = plain_state(self.model)
+        state = merged_state(self.model)
         dtype = getattr(torch, self.config.model.dtype)
         self.sampler.load(tensors_for_sampler(state, dtype), version=self.step)
         answers = evaluate.answer(
@@ -333,43 +334,6 @@ def fit(tune: FineTune, trainer: Any) -> None:
         tune.evaluate()
     tune.model.train()
     trainer.train()
-
-
-def peft_model(model: Any, lora: LoraConfig | None) -> Any:
-    """`model` with adapters that train in place of its weights, or as it is. Raises ConfigError for unknown modules."""
-    if lora is None:
-        return model
-    from peft import LoraConfig as PeftLora
-    from peft import get_peft_model
-
-    targets = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
-    config = PeftLora(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from error
-
-
-@torch.no_grad()
-def plain_state(model: Any) -> dict[str, Tensor]:
-    """Weights under the names of the model's own checkpoint, adapters merged into a copy."""
-    if not hasattr(model, "merge_adapter"):
-        return dict(model.state_dict())
-    model.merge_adapter()
-    try:
-        state = {}
-        for name, tensor in model.get_base_model().state_dict().items():
-            if "lora_" not in name:
-                state[name.replace(".base_layer.", ".")] = tensor.detach().clone()
-    finally:
-        model.unmerge_adapter()
-    return state
 
 
 def tensors_for_sampler(state: dict[str, Tensor], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:

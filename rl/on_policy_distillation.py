@@ -17,8 +17,9 @@ from trl import DistillationConfig, DistillationTrainer
 
 from rewards.errors import ConfigError
 from rl import config as c
+from rl import lora
 from rl.evaluate import find_model
-from rl.finetune import FineTune, Keeper, arguments, check_rows, fit, optimizers, peft_model, plain_state, steps_of
+from rl.finetune import FineTune, Keeper, arguments, check_rows, fit, optimizers, steps_of
 from rl.finetune import tensors_for_sampler as tensors
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def run(tune: FineTune) -> dict[str, Any]:
     assert isinstance(method, c.OnPolicyDistillationConfig)
     check_rows(config, tune.train_set.documents, "documents")
     teacher = load_teacher(tune, method.teacher)
-    tune.model = peft_model(tune.model, config.lora)
+    tune.model = lora.wrap(tune.model, config.lora)
     longest = max(map(len, tune.train_set.prompt_ids)) + config.sampler.max_tokens
     steps = steps_of(config, len(tune.train_set))
     trainer = SampledDistillationTrainer(
@@ -86,7 +87,7 @@ class SampledDistillationTrainer(DistillationTrainer):  # type: ignore[misc]
         tune, step = self._tune, self.state.global_step
         if self._loaded != step:
             dtype = getattr(torch, tune.config.model.dtype)
-            tune.sampler.load(tensors(plain_state(tune.model), dtype), version=step)
+            tune.sampler.load(tensors(lora.merged_state(tune.model), dtype), version=step)
             self._loaded = step
         prompts = list(zip(self._drawn, map(tuple, prompt_ids), strict=True))
         groups = tune.sampler.rollout(prompts, 1, run_seed=tune.config.run.seed, step=step + 1)

@@ -28,7 +28,8 @@ from envs.labels import (
 from rewards.rubric import Rubric
 from rewards.task import Task
 from rl import config as c
-from rl.finetune import FineTune, Keeper, arguments, check_rows, completion_ids, fit, optimizers, peft_model, steps_of
+from rl import lora
+from rl.finetune import FineTune, Keeper, arguments, check_rows, completion_ids, fit, optimizers, steps_of
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def run(tune: FineTune) -> dict[str, Any]:
     longest = max(len(row["input_ids"]) for row in rows)
     steps = steps_of(config, len(rows))
     log.info("%s: %d labelled documents, %d updates", config.method.kind, len(rows), steps)
-    tune.model = peft_model(tune.model, config.lora)
+    tune.model = lora.wrap(tune.model, config.lora)
     trainer = WeightedSftTrainer(
         tune,
         model=tune.model,
