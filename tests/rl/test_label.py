@@ -36,7 +36,7 @@ def test_every_teacher_composes(teacher: str, more: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_local_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_local_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pages = [synthetic.draw("receipt", 11, i, "seen", 0.5) for i in range(6)]
     docs, out = tmp_path / "docs.jsonl", tmp_path / "traces.jsonl"
     write_documents(docs, pages)
@@ -46,7 +46,7 @@ def test_local_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         "teacher.threads=1", f"docs.path={docs}", f"out={out}", "samples=2", "--json",
     ]  # fmt: skip
     assert run(words) == 0
-    result: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    result: dict[str, Any] = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert result["labelled"] >= 6 and result["labelled"] + result["failed"] == 12
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert {row["sample"] for row in rows} == {0, 1} and all(row["usage"]["completion_tokens"] > 20 for row in rows)
