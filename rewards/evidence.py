@@ -85,7 +85,10 @@ def gather(plan: Plan, index: DocumentIndex, value: dict[str, Any], abstain: flo
         result.leaf_points |= {f"{array}[].{leaf}": points for leaf, points in leaves.items()}
         result.findings += findings
     if any(mention.spec.covers for mention in plan.mentions.values()):
-        result.names = uncovered_names(plan, index, value)
+        share, spans = uncovered_names(plan, index, value)
+        rows = [points for array in plan.mentions for points in result.row_points[array]]
+        # Naming every word would cover every name.
+        result.names = share if share is None else share * sum(rows) / max(1, len(rows)), spans
     return result
 
 

@@ -192,7 +192,7 @@ def _record(array: str, spec: RecordSpec, own: dict[str, FieldPlan]) -> RecordPl
         leaves_of.setdefault(" ".join(normalize.words(other)), ())
     listed = sorted(leaves_of, key=len, reverse=True)
     # Between the words of a label stands whatever a page puts there: Broker Non- Votes.
-    patterns = [r"[\W_]{1,40}".join(map(re.escape, label.split())) for label in listed]
+    patterns = [r"[^\w.;:!?]{1,40}".join(map(re.escape, label.split())) for label in listed]
     labels = re.compile(r"(?<![^\W_])(?:" + "|".join(patterns) + r")(?![^\W_])", re.IGNORECASE) if listed else None
     return RecordPlan(
         array=array,

@@ -58,7 +58,10 @@ _DASH = re.compile(
 )
 _MARKS = r"[\s:;,.=\"'“”‘’()|*•-]*"
 _FILLER = re.compile(
-    _MARKS + r"(?:(?:the|number|of|common|stock|shares?|votes?|voted|voting|cast|were|was)" + _MARKS + "){0,6}",
+    _MARKS
+    + r"(?:(?:the|number|of|approval|common|stock|shares?|votes?|voted|voting|cast|were|was)"
+    + _MARKS
+    + "){0,6}",
     re.IGNORECASE,
 )
 _HEADING = frozenset(
@@ -146,7 +149,8 @@ class _Reader:
             numbers = [token for token in here if not token.label]
             labels = [token for token in here if token.label]
             entries = [paired[token.start] for token in numbers if token.start in paired]
-            if entries and (len(entries) == len([t for t in numbers if t.value is not None]) or not self.header):
+            valued = sum(token.value is not None for token in numbers)
+            if entries and (len(entries) in (2, 3, 4) or len(entries) == valued or not self.header):
                 self.run = []
                 for entry in entries:
                     self._labelled(entry)
@@ -167,7 +171,7 @@ class _Reader:
         behind: dict[int, Entry] = {}
         text = self.index.text
         alone = True  # the label has no other label before it, as it would have in a heading
-        for first, second in pairwise(tokens):
+        for k, (first, second) in enumerate(pairwise(tokens)):
             alternates, alone = alone, not first.label
             if first.label == second.label or second.line - first.line > 2 or not (first.leaves or second.leaves):
                 continue
@@ -177,7 +181,9 @@ class _Reader:
             if first.label:
                 if "\n" not in gap or (alternates and not gap.strip()):
                     before[second.start] = Entry(first.leaves, second.value, (second.start, second.end))
-            elif "." not in gap and ("\n" not in gap or gap.strip()):
+            elif "." not in gap and (
+                "\n" not in gap or gap.strip() or not (k + 2 < len(tokens) and tokens[k + 2].label)
+            ):
                 behind[first.start] = Entry(second.leaves, first.value, (first.start, first.end))
         result: dict[int, Entry] = {}
         # A number between two labels belongs to the side on which its neighbours' labels stand.
