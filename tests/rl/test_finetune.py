@@ -18,6 +18,7 @@ from rl.finetune import spent, tensors_for_sampler, train
 from rl.lora import merged_state, wrap
 from tests.rl.fakes import VALUES, TorchSampler, ToyPool, write_receipts
 
+pytestmark = pytest.mark.slow
 METHODS: dict[str, dict[str, Any]] = {
     "sft": {"kind": "sft", "passes": 4.0, "holes": "fill"},
     "distill": {"kind": "distill", "passes": 4.0, "traces": ["traces.jsonl"]},
