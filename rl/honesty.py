@@ -26,7 +26,6 @@ from rl import evaluate, honesty_plot
 from rl.config import RunConfig
 from rl.prepare import load_documents
 from rl.record import read_metrics, write_whole
-from rl.run import answers_path
 from rl.task_of import task_of
 
 log = logging.getLogger(__name__)
@@ -45,6 +44,10 @@ class Job:
     rubric: str
     seed: int
     dir: Path
+
+    def answers_path(self, step: int) -> Path:
+        """As rl/run.py has it, which is not imported: the memory is for the jobs, not for torch in their parent."""
+        return self.dir / "evaluations" / f"step_{step:06d}.jsonl"
 
     def overrides(self, given: Sequence[str]) -> list[str]:
         """What its `offramp train` gets."""
@@ -112,7 +115,7 @@ def publish(jobs: Sequence[Job], out: Path) -> dict[str, Any]:
         for line in read_metrics(job.dir):
             own = {"rubric": job.rubric, "seed": job.seed, **kept(line)}
             if line["kind"] == "eval":
-                answers = evaluate.read_answers(answers_path(job.dir, line["step"]))
+                answers = evaluate.read_answers(job.answers_path(line["step"]))
                 own["scored_by"] = {name: mean_score(task, answers, documents) for name, task in tasks.items()}
             lines.append(own)
     write_whole(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

