@@ -1,110 +1,152 @@
-"""`offramp bench rollout`: the sampler against bare `LLM.generate` on the same prompts and the same engine."""
+"""`offramp bench update|memory|scaling|step|load|rollout|gpu`: read the settings, measure, print a table, keep it.
+
+Settings are `--name value` or `name=value`. With --keep the result is written under results/bench with the machine,
+the versions and the load average: numbers of a busy machine are worth what their load average says.
+"""
+
+from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rewards.errors import ConfigError
-from rl.config import SamplerConfig
+from rl.bench_sides import machine
+from rl.bench_update import STARTER
 
-STARTER = Path(__file__).resolve().parents[1] / "results" / "starter"
+RESULTS = STARTER.parent / "bench"
+
+SETTINGS: dict[str, tuple[Any, str]] = {
+    "model": (str(STARTER), "a model folder"),
+    "prompt": (350, "tokens of a prompt"),
+    "completion": (100, "tokens of a completion"),
+    "group": (8, "completions of a document (G)"),
+    "documents": (4, "documents of a step"),
+    "rounds": (5, "turns of each side, after one to warm up"),
+    "threads": (2, "torch threads"),
+    "tokens-per-batch": (4096, "token budget of our micro-batches and of the limit's"),
+    "attention": ("shared_prefix", "shared_prefix or plain, of our side"),
+    "task": ("receipt", "whose prompt and rubric"),
+    "seed": (0, "of tokens and documents"),
+}
+ROLLOUT: dict[str, tuple[Any, str]] = {
+    "model": (str(STARTER), "a model folder or hub name"),
+    "task": ("receipt", "whose synthetic documents"),
+    "documents": (16, "prompts"),
+    "group-size": (8, "completions of each"),
+    "max-tokens": (128, "longest completion"),
+    "max-model-len": (2048, "longest prompt and completion"),
+    "dtype": ("bfloat16", "bfloat16 or float32"),
+    "threads": (2, "torch threads"),
+    "rounds": (4, "turns"),
+}
+GPU: dict[str, tuple[Any, str]] = {
+    "device": ("cuda", "cuda or cpu"),
+    "shapes": ("qwen3-0.6b,qwen3-4b", "of qwen3-0.6b, qwen3-4b and tiny"),
+    "prompts": ("1000,4000,8000", "prompt lengths, tokens"),
+    "completion": (200, "tokens"),
+    "group": (16, "completions of a document"),
+    "rounds": (5, "repetitions, after one to warm up"),
+    "threads": (2, "torch threads, for device=cpu"),
+    "seed": (0, "of the tokens"),
+}
 
 
-def bench_rollout(
-    model_path: str | Path,
-    *,
-    task: str = "receipt",
-    documents: int = 16,
-    group_size: int = 8,
-    max_tokens: int = 128,
-    max_model_len: int = 2048,
-    dtype: Literal["float32", "bfloat16"] = "bfloat16",
-    threads: int | None = None,
-    rounds: int = 4,
-) -> dict[str, Any]:
-    """Tokens a second of `Sampler.rollout` and of vLLM alone, in turns (A B A B ...), on synthetic documents.
+def main(args: Sequence[str], run: str | None = None) -> dict[str, Any]:
+    """One part, args[0]; the rest are its settings. `run` is the RunConfig, as JSON, that whole steps train by."""
+    from rl import bench_gpu, bench_rollout, bench_step, bench_update
 
-    Bare means: the same prompts and n, no seeds, no log-probabilities, text decoded, and vLLM's own helpers compiled.
-    `ratio` is the median over the rounds of sampler / bare; each round is two neighbours in time.
-    """
-    import torch
-    from transformers import AutoTokenizer
-
-    from envs.synthetic import documents as synthetic_documents
-    from rewards.task import load_task
-    from rl.prepare import prepare
-    from rl.sampler import Sampler
-
-    config = SamplerConfig(engine={}, temperature=1.0, top_p=1.0, max_tokens=max_tokens, logprob_gap_max=1.0)
-    threads = threads or torch.get_num_threads()
-    loaded = load_task(task)
-    prepared = prepare(
-        synthetic_documents(task, documents, seed=0),
-        loaded,
-        AutoTokenizer.from_pretrained(model_path),
-        max_prompt_tokens=max_model_len - max_tokens,
-        schema_in_prompt=False,
-        what="bench",
-    )
-    prompts = prepared.prompts
-    sampler = Sampler(model_path, config, max_model_len=max_model_len, dtype=dtype, threads=threads)
-
-    def ours(step: int) -> float:
-        start = time.perf_counter()
-        groups = sampler.rollout(prompts, group_size, run_seed=0, step=step)
-        seconds = time.perf_counter() - start
-        return sum(len(rollout.completion_ids) for group in groups for rollout in group.rollouts) / seconds
-
-    def bare(step: int) -> float:
-        tokens, seconds = sampler.bare_generate(prompts, group_size)
-        return tokens / seconds
-
-    ours(0), bare(0)  # warm-up
-    rates = [(ours(step), bare(step)) for step in range(1, rounds + 1)]
-    sampler.close()
-    ratios = [a / b for a, b in rates]
-    return {
-        "bench": "rollout",
-        "ratio": statistics.median(ratios),
-        "ratios": ratios,
-        "sampler_tokens_per_second": statistics.median(a for a, _ in rates),
-        "bare_tokens_per_second": statistics.median(b for _, b in rates),
-        "documents": len(prompts),
-        "group_size": group_size,
-        "mean_prompt_tokens": statistics.fmean(len(ids) for _, ids in prompts),
-        "threads": threads,
-        "dtype": dtype,
+    parts: Mapping[str, tuple[Mapping[str, tuple[Any, str]], Callable[[dict[str, Any]], dict[str, Any]]]] = {
+        "update": (SETTINGS, bench_update.update),
+        "memory": (SETTINGS, bench_update.memory),
+        "scaling": (SETTINGS, bench_step.scaling),
+        "step": (SETTINGS, bench_step.step),
+        "load": (SETTINGS, bench_step.load),
+        "rollout": (ROLLOUT, lambda settings: bench_rollout.bench_rollout(settings.pop("model"), **settings)),
+        "gpu": (GPU, bench_gpu.gpu),
     }
-
-
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """`offramp bench rollout --model ...`: print the rounds, return the numbers."""
-    parser = argparse.ArgumentParser(prog="offramp bench", description="Measure a part of the loop.")
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    rollout = kinds.add_parser("rollout", help="the sampler against bare LLM.generate, in turns")
-    rollout.add_argument("--model", default=str(STARTER), help="a model folder or hub name (default: the starter)")
-    rollout.add_argument("--task", default="receipt")
-    rollout.add_argument("--documents", type=int, default=16)
-    rollout.add_argument("--group-size", type=int, default=8)
-    rollout.add_argument("--max-tokens", type=int, default=128)
-    rollout.add_argument("--max-model-len", type=int, default=2048)
-    rollout.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    rollout.add_argument("--threads", type=int, default=None)
-    rollout.add_argument("--rounds", type=int, default=4)
-    values = vars(parser.parse_args(arguments))
-    values.pop("kind")
-    model = values.pop("model")
+    name = args[0]
+    known, measure = parts[name]
+    settings = read_settings(name, args[1:], known)
+    keep = settings.pop("keep")
+    if "model" in settings and not Path(settings["model"]).is_dir() and name != "rollout":
+        raise ConfigError(f"--model {settings['model']}: no model folder")
+    if name == "gpu":
+        _check_gpu(settings)
+    before = machine(settings["threads"])
+    if run is not None:
+        settings["run"] = run
     try:
-        result = bench_rollout(model, **values)
+        result = measure(dict(settings))
     except OSError as error:
-        raise ConfigError(f"--model {model}: no model folder, and no such model in the hub's reach") from error
-    for turn, ratio in enumerate(result["ratios"], start=1):
-        print(f"round {turn}: sampler / bare LLM.generate = {ratio:.3f}")
-    print(
-        f"sampler {result['sampler_tokens_per_second']:,.0f} tokens/s, bare {result['bare_tokens_per_second']:,.0f}, "
-        f"ratio {result['ratio']:.3f}"
-    )
-    return result
+        raise ConfigError(f"bench {name}: {str(error).splitlines()[0]}") from error
+    settings.pop("run", None)
+    whole = {"bench": name, **result, "settings": settings, "machine": before}
+    for line in table(result):
+        print(line)
+    print(f"load average before: {before['load_average']}")
+    if keep:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / f"{keep}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        print(f"kept in results/bench/{keep}.json")
+    return whole
+
+
+def read_settings(name: str, args: Sequence[str], known: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
+    """Settings by name, "_" for "-"; raises ConfigError (through argparse: usage) for what it does not know."""
+    parser = argparse.ArgumentParser(prog=f"offramp bench {name}", allow_abbrev=False)
+    for key, (default, about) in known.items():
+        parser.add_argument(f"--{key}", type=type(default), default=default, help=f"{about} ({default})")
+    parser.add_argument("--keep", metavar="NAME", default="", help="write the result to results/bench/NAME.json")
+    words: list[str] = []
+    for word in args:
+        key, equals, value = word.partition("=")
+        words += [f"--{key.replace('_', '-')}", value] if equals and not word.startswith("-") else [word]
+    settings = vars(parser.parse_args(words))
+    for key, value in settings.items():
+        if isinstance(value, int) and value < (0 if key == "seed" else 1):
+            raise ConfigError(f"--{key.replace('_', '-')} {value}: must be at least 1")
+    return settings
+
+
+def table(result: Mapping[str, Any], indent: str = "") -> list[str]:
+    """What was measured, a line a number; lists on one line."""
+    lines: list[str] = []
+    for key, value in result.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{key}:", *table(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            lines += [f"{indent}{key}:", *(f"{indent}  " + _row(row) for row in value)]
+        elif isinstance(value, list):
+            lines.append(f"{indent}{key}: " + " ".join(_number(each) for each in value))
+        else:
+            lines.append(f"{indent}{key}: {_number(value)}")
+    return lines
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    return "  ".join(f"{key} {_number(value)}" for key, value in row.items())
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _check_gpu(settings: Mapping[str, Any]) -> None:
+    import torch
+
+    from rl.bench_gpu import SHAPES
+
+    if settings["device"] not in ("cuda", "cpu"):
+        raise ConfigError(f"--device {settings['device']}: must be cuda or cpu")
+    if settings["device"] == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: this machine has no CUDA device; --device cpu --shapes tiny tries the code")
+    for shape in settings["shapes"].split(","):
+        if shape not in SHAPES:
+            raise ConfigError(f"--shapes {shape}: unknown shape; of {', '.join(SHAPES)}")
+    if not all(size.isdigit() and int(size) for size in settings["prompts"].split(",")):
+        raise ConfigError(f"--prompts {settings['prompts']}: write whole numbers, as 1000,4000")

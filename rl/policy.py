@@ -200,6 +200,8 @@ def shared_prefix_fault(model: PolicyModel, batch: Batch) -> str | None:
         logits = model.causal_lm(input_ids=rows_NL, use_cache=False).logits.flatten(0, 1)[predictor_T].float()
     except NotImplementedError as error:
         return f"the shared prefix does not support this model ({error})"
+    except RuntimeError as error:  # FlexAttention's compiler, on a GPU that it does not know
+        return f"the shared prefix does not run here ({str(error).splitlines()[0]})"
     finally:
         model.dtype = dtype
     plain_T = logits.log_softmax(-1).gather(1, small.target_T[:, None])[:, 0]

@@ -201,6 +201,44 @@ def test_models_give_the_plain_forward_s_values_and_gradients(
         torch.testing.assert_close(gradient, plain_gradients[name], atol=1e-5 * max(size, 1.0), rtol=1e-4)
 
 
+def test_adapters_get_the_plain_forward_s_gradients() -> None:
+    """LoRA layers inside the model: what flows to them is the same, and nothing flows to the frozen weights."""
+    import peft
+
+    model = tiny_model("Qwen3")
+    settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
+    peft.get_peft_model(model.causal_lm, settings)
+    batch = make_batch(random_groups(), torch.zeros(3, 4))
+    ours_T, ours = gradients(model, batch, "shared_prefix")
+    plain_T, plain = gradients(model, batch, "plain")
+    torch.testing.assert_close(ours_T, plain_T, atol=1e-5, rtol=1e-5)
+    assert ours.keys() == plain.keys() and ours and all("lora_" in name for name in ours)
+    for name, gradient in ours.items():
+        size = plain[name].abs().max().item()
+        assert size > 0, name
+        torch.testing.assert_close(gradient, plain[name], atol=1e-5 * max(size, 1.0), rtol=1e-4)
+
+
+def test_the_first_update_has_the_plain_forward_s_gradient() -> None:
+    """The whole gradient of a step's loss, in float32: relative distance below 1e-5."""
+    from rl.batching import totals
+    from rl.bench_update import METHOD
+    from rl.config import MethodConfig
+    from rl.methods import METHODS
+
+    groups, model = random_groups(), tiny_model("Qwen3")
+    batch = make_batch(groups, torch.tensor([[1.0, -0.5, 0.2, -0.7], [0.3, -0.3, 1.1, -1.1], [0.9, 0.1, -1.4, 0.4]]))
+    flat = []
+    for attention_name in ("shared_prefix", "plain"):
+        model.zero_grad()
+        logprobs_T, _ = model(batch, attention_name)
+        loss, _ = METHODS["grpo"].loss(logprobs_T, batch, totals(groups), MethodConfig.model_validate(METHOD))
+        loss.backward()
+        flat.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))  # type: ignore[union-attr]
+    assert flat[1].norm() > 1e-3
+    assert (flat[0] - flat[1]).norm() < 1e-5 * flat[1].norm()
+
+
 def test_bfloat16_is_as_close_to_float32_as_the_plain_forward_is() -> None:
     batch = make_batch(random_groups(), torch.zeros(3, 4))
     model = tiny_model("Qwen3")

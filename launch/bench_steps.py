@@ -1,0 +1,44 @@
+"""offramp bench step and load: compose the run that our side trains by, as `offramp train` would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from launch.compose import compose_run
+from rl.bench import SETTINGS, main, read_settings
+
+
+def step(args: list[str]) -> dict[str, Any] | None:
+    return _run("step", args)
+
+
+def load(args: list[str]) -> dict[str, Any] | None:
+    return _run("load", args)
+
+
+def _run(name: str, args: list[str]) -> dict[str, Any]:
+    settings = read_settings(name, args, SETTINGS)
+    config = compose_run(
+        [
+            "docs=jsonl",
+            "docs.path=bench.jsonl",
+            f"task={settings['task']}",
+            f"model.path={settings['model']}",
+            f"model.attention={settings['attention']}",
+            f"batch.documents_per_step={settings['documents']}",
+            f"batch.group_size={settings['group']}",
+            f"batch.tokens_per_batch={settings['tokens_per_batch']}",
+            f"sampler.max_tokens={settings['completion']}",
+            f"run.seed={settings['seed']}",
+            "eval.at_start=false",
+            "eval.every_steps=0",
+            "eval.documents=1",
+            "optim.warmup_steps=0",
+            "optim.lr=1e-6",
+            "checkpoint.every_steps=1000000",
+            "record.wandb.enabled=false",
+            "method=dapo",
+            "docs.max_bad=0",
+        ]
+    )
+    return main([name, *args], run=config.model_dump_json())
