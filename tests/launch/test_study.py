@@ -106,7 +106,7 @@ def test_jobs_that_are_not_done_are_started_and_failures_named(tmp_path: Path, m
     make_runs(tmp_path / "runs", (0,))
     metrics = tmp_path / "runs" / "naive-0" / "metrics.jsonl"
     metrics.write_text("\n".join(metrics.read_text().splitlines()[:3]) + "\n")
-    with pytest.raises(honesty.InfraError, match=r"full-1: ended with code 3"):
+    with pytest.raises(honesty.InfraError, match=r"naive-1: ended with code 3"):
         honesty.study(SMALL, seeds=(0, 1), runs=tmp_path / "runs", out=tmp_path / "out")
     assert ["rubric=naive" in command for command in started] == [True, True]
     assert "run.seed=1" in started[1] and "experiment=honesty" in started[1] and SMALL[0] in started[1]
