@@ -86,9 +86,9 @@ def gather(plan: Plan, index: DocumentIndex, value: dict[str, Any], abstain: flo
         result.findings += findings
     if any(mention.spec.covers for mention in plan.mentions.values()):
         share, spans = uncovered_names(plan, index, value)
-        rows = [points for array in plan.mentions for points in result.row_points[array]]
+        named = [points for array in plan.mentions for points in result.row_points[array]]
         # Naming every word would cover every name.
-        result.names = share if share is None else share * sum(rows) / max(1, len(rows)), spans
+        result.names = share if share is None else share * sum(named) / max(1, len(named)), spans
     return result
 
 

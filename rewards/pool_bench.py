@@ -37,7 +37,7 @@ def bench_task() -> Task:
 
 
 def _work(task: Task, documents: Sequence[Document], seed: int) -> list[Pair]:
-    found = []
+    found: list[Pair] = []
     for i, document in enumerate(documents):
         texts = group(POLICY, task.canonical(document.gold or {}), document.text, Random(f"pool/{seed}/{i}"))
         found.append((Document(document.id, document.text, document.group, None), texts))

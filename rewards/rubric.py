@@ -177,7 +177,7 @@ def _checked(outcome: object) -> Score:
     """What a custom reward returned, as a Score; anything but a Score or a number in [0, 1] is an error."""
     if isinstance(outcome, Score):
         return outcome
-    if isinstance(outcome, Real) and not isinstance(outcome, bool) and 0.0 <= float(outcome) <= 1.0:
+    if type(outcome) is not bool and isinstance(outcome, Real) and 0.0 <= float(outcome) <= 1.0:
         return scored(float(outcome))
     return Score(None, "error", (), f"returned {outcome!r}, which is neither a Score nor a number in [0, 1]"[:200])
 

@@ -85,7 +85,7 @@ def _set(path: str, value: Any) -> dict[str, Any]:
         (
             "relations/total",
             ["sum(items[].amount) == totl"],
-            "relations.total[0]: no field 'totl' at character 24 of 'sum(items[].amount) == totl'; did you mean 'total'",
+            "relations.total[0]: no field 'totl' at character 24 of 'sum(items[].amount) == totl'; did you mean",
         ),
         ("relations/total", ["sum(items[].amount) == vendor"], "'vendor' is text"),
         ("relations/total", ["sum(items[].amount) = total"], "at character 21"),

@@ -13,8 +13,8 @@ from rl.batching import (
     totals,
 )
 from rl.losses import Totals
-from rl.rollouts import Group, Rollout
 from rl.prefix_layout import GroupSpan
+from rl.rollouts import Group, Rollout
 
 
 def rollout(ids: tuple[int, ...], finish_reason: str = "stop", logprob: float = -1.0) -> Rollout:
