@@ -176,11 +176,18 @@ def serve(name: str, settings: dict[str, Any]) -> None:
     module, kind = SIDES[name].split(":")
     side = getattr(importlib.import_module(module), kind)(settings)
     turn = Turn(answer)
-    if hasattr(side, "drive"):
-        side.drive(turn)
-    while True:
-        turn.wait()
-        turn.done(side.run())
+    try:
+        if hasattr(side, "drive"):
+            side.drive(turn)
+        while True:
+            turn.wait()
+            turn.done(side.run())
+    except EndOfTurns:
+        os._exit(0)  # engines and trainers have threads that would keep the process
+
+
+class EndOfTurns(BaseException):
+    """The bench has gone: what a training loop holds is closed on the way out."""
 
 
 class Turn:
@@ -191,14 +198,16 @@ class Turn:
         self._numbers: Mapping[str, float] = {}
 
     def wait(self) -> None:
-        """Answers what the last turn gave ({} at first: ready), then waits; ends the process when no turn comes."""
+        """Answers what the last turn gave ({} at first: ready), then waits. Raises EndOfTurns when no turn comes."""
         self._answer(self._numbers)
         if not sys.stdin.readline():
-            os._exit(0)  # engines and trainers have threads that would keep the process
+            raise EndOfTurns
 
     def done(self, numbers: Mapping[str, float]) -> None:
         self._numbers = numbers
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], json.loads(sys.argv[2]))
+    from rl import bench_sides  # not __main__, whose classes are others
+
+    bench_sides.serve(sys.argv[1], json.loads(sys.argv[2]))

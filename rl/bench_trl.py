@@ -61,10 +61,11 @@ class TrlUpdate(Measured):
     """TRL's training steps on given completions: its data flow from prompts to gradients, without a sampler."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        super().__init__(settings)
         import torch
+        from transformers import AutoConfig
 
-        groups = random_groups(settings, 3072)
+        super().__init__(settings)
+        groups = random_groups(settings, AutoConfig.from_pretrained(settings["model"]).vocab_size)
         rows = [(group.prompt_ids, rollout) for group in groups for rollout in group.rollouts]
 
         def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
