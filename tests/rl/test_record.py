@@ -22,7 +22,7 @@ from rl.record import Record, canonical_metrics, choose_rows, read_metrics, roll
 from rl.rollouts import Group, Rollout
 from tests.rl.fakes import make_config
 
-NO_WANDB = {"enabled": False, "project": "offramp", "table_rows": 4, "timeout_s": 5.0}
+NO_WANDB = {"enabled": False, "project": "offramp", "group": None, "table_rows": 4, "timeout_s": 5.0}
 
 
 @pytest.fixture(autouse=True)
