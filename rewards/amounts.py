@@ -134,10 +134,12 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
         if adjusted is not None:
             chosen = [*chosen, adjusted]
             last = adjusted.value
+    # Where rounding is printed too, a half-read table would close on the sum before it.
+    corrected = 0.5 if field.spec.adjusted_by is None else 0.2
     for number in chosen:
         span = (number.start, number.end)
         if last is not None and number.value != last:
-            put(values, fold(number.value), Support(0.2, span, "beside its label, but a later line corrects it"))
+            put(values, fold(number.value), Support(corrected, span, "beside its label, but a later line corrects it"))
         else:
             put(values, fold(number.value), Support(1.0, span, BESIDE))
     for number in _paid(field, index) if field.spec.last and field.stop is not None else ():
