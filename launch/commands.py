@@ -1,4 +1,4 @@
-"""train, evaluate, pretrain, demo and bench: compose and check the configuration, then call the floor below."""
+"""train, evaluate, pretrain, demo: compose and check the configuration, then call the floor below."""
 
 from __future__ import annotations
 
@@ -92,11 +92,6 @@ def demo(args: list[str], as_json: bool) -> dict[str, Any] | None:
     if not isinstance(config, RunConfig):
         raise ConfigError(f"method={config.method.kind}: the demo shows grpo and its kin; use offramp train")
     result: dict[str, Any] = _lower("rl.demo", "main")(config)
-    return result
-
-
-def bench(args: list[str], as_json: bool) -> dict[str, Any] | None:
-    result: dict[str, Any] = _lower("rl.bench", "main")(args)
     return result
 
 

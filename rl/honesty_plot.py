@@ -89,7 +89,7 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.text(
         0.052,
         0.945,
-        "RL makes a model as good as its score function is honest",
+        "The same training under two score functions",
         fontsize=14,
         fontweight="bold",
         va="center",

@@ -3,8 +3,8 @@
 Each group gives two kinds of work: the rows of the prompt attend to it causally and the rows of the tree attend to all
 of it; the branches of the tree attend causally to themselves. A tree token's two parts are merged by their log-sum-exp.
 
-On a CPU with bfloat16 this is about three times faster than torch's flash kernel (torch 2.13, AVX-512). Scores stay
-float32: their factors are bfloat16 numbers held in float32, which oneDNN may multiply as bfloat16 without loss.
+Scores stay float32: their factors are bfloat16 numbers held in float32, which oneDNN may multiply as bfloat16 without
+loss.
 
 Shapes: S packed tokens, H query heads, K key heads (H = K x Q), D head dimension, C tokens of the trees; of a part B
 sequences, L query rows and M keys.
