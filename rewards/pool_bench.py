@@ -64,6 +64,7 @@ def measure(
     In B one reward after the other hangs: the next about when the last one was killed, until `hangs` of them were. The
     groups a second count only those that do not hang. ratio: the median over the rounds of B / A. A hang costs the
     others a kill, a fork and a cold start, some milliseconds, so that a longer deadline gives a ratio nearer to 1.
+    memory_growth_mb: of this process, from the end of the first round to the end of the last, which does the same work.
     """
     task = bench_task()
     completion = task.canonical(documents[0].gold or {})
@@ -74,7 +75,7 @@ def measure(
     with RewardPool(task, workers, deadline_s) as pool:
         stream = Stream(pool, good)
         pool.score(stream.next(50))  # warm-up
-        before = (resident_bytes(), open_files(), _children())
+        before = (0, open_files(), _children())
         start = time.perf_counter()
         for turn in range(rounds):
             rate = _alone(pool, stream, seconds=per_round * deadline_s / 4)
@@ -92,6 +93,9 @@ def measure(
                 said = found[0].error or "scored"
                 key = f"{kind}: {said}"
                 outcomes[key] = outcomes.get(key, 0) + 1
+            del pairs, scores
+            if turn == 0:  # what one round's work takes is there from now on; growth is what comes on top
+                before = (resident_bytes(), *before[1:])
         seconds = time.perf_counter() - start
         after = (resident_bytes(), open_files(), _children())
     ratios = [b / a for a, b in rates]
