@@ -19,6 +19,8 @@ PARTS = {
     "step": ("launch.bench_steps:step", "whole steps beside TRL's, vLLM in both"),
     "load": ("launch.bench_steps:load", "what of our step goes to loading weights and to the rest"),
     "scaling": ("rl.bench:main", "seconds against documents, G and prompt length, beside the line"),
+    "ahead": ("launch.bench_steps:ahead", "sampling a step ahead beside on policy: speed and reward by step"),
+    "learning": ("launch.bench_steps:learning", "shared prefix beside plain: first gradient and curves over seeds"),
     "rollout": ("rl.bench:main", "the sampler beside bare LLM.generate, in turns"),
     "gpu": ("rl.bench:main", "update and memory on a CUDA device, with random weights"),
     "rewards": ("launch.bench:rewards", "completions a second a core through the whole rubric"),

@@ -1,11 +1,12 @@
-"""offramp bench step and load: compose the run that our side trains by, as `offramp train` would."""
+"""offramp bench step, load, ahead and learning: compose the run that a side trains by, as `offramp train` would."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from launch.compose import compose_run
-from rl.bench import SETTINGS, main, read_settings
+from rewards.errors import ConfigError
+from rl.bench import LEARNING, SETTINGS, TRAINING, main, read_settings
 
 
 def step(args: list[str]) -> dict[str, Any] | None:
@@ -39,6 +40,40 @@ def _run(name: str, args: list[str]) -> dict[str, Any]:
             "record.wandb.enabled=false",
             "method=dapo",
             "docs.max_bad=0",
+        ]
+    )
+    return main([name, *args], run=config.model_dump_json())
+
+
+def ahead(args: list[str]) -> dict[str, Any] | None:
+    return _training("ahead", args, TRAINING)
+
+
+def learning(args: list[str]) -> dict[str, Any] | None:
+    return _training("learning", args, LEARNING)
+
+
+def _training(name: str, args: list[str], known: dict[str, tuple[Any, str]]) -> dict[str, Any]:
+    settings = read_settings(name, args, known)
+    if name == "ahead" and settings["steps"] < 3:
+        raise ConfigError(f"--steps {settings['steps']}: must be at least 3, two of them warm up")
+    config = compose_run(
+        [
+            "experiment=honesty",
+            f"task={settings['task']}",
+            f"model.path={settings['model']}",
+            f"model.dtype={settings['dtype']}",
+            f"batch.documents_per_step={settings['documents']}",
+            f"batch.group_size={settings['group']}",
+            f"sampler.max_tokens={settings['completion']}",
+            f"optim.lr={settings['lr']}",
+            f"run.seed={settings['seed']}",
+            f"run.steps={settings['steps']}",
+            "docs.test=1",
+            "eval.at_start=false",
+            "eval.every_steps=0",
+            "optim.warmup_steps=0",
+            "checkpoint.every_steps=1000000",
         ]
     )
     return main([name, *args], run=config.model_dump_json())

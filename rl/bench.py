@@ -1,4 +1,4 @@
-"""`offramp bench update|memory|scaling|step|load|rollout|gpu`: read the settings, measure, print a table, keep it.
+"""`offramp bench update|memory|scaling|step|load|rollout|ahead|learning|gpu`: read the settings, measure, print, keep.
 
 Settings are `--name value` or `name=value`. With --keep the result is written under results/bench with the machine,
 the versions and the load average: numbers of a busy machine are worth what their load average says.
@@ -42,6 +42,25 @@ ROLLOUT: dict[str, tuple[Any, str]] = {
     "threads": (2, "torch threads"),
     "rounds": (4, "turns"),
 }
+TRAINING: dict[str, tuple[Any, str]] = {
+    "model": (str(STARTER), "a model folder"),
+    "task": ("receipt", "whose synthetic documents, of held-out layouts"),
+    "steps": (12, "updates of each side"),
+    "documents": (16, "documents of a step"),
+    "group": (8, "completions of a document (G)"),
+    "completion": (320, "longest completion, tokens"),
+    "dtype": ("bfloat16", "bfloat16 or float32"),
+    "lr": (3e-4, "learning rate"),
+    "threads": (2, "torch threads; ahead: half for the trainer, half for the sampler"),
+    "seed": (0, "of the run; the first of the seeds"),
+}
+LEARNING = TRAINING | {
+    "steps": (50, "updates of each run"),
+    "seeds": (3, "runs of each side"),
+    "documents": (4, "documents of a step"),
+    "group": (4, "completions of a document (G)"),
+    "dtype": ("float32", "float32 shows the gradients' difference; bfloat16 rounds more"),
+}
 GPU: dict[str, tuple[Any, str]] = {
     "device": ("cuda", "cuda or cpu"),
     "shapes": ("qwen3-0.6b,qwen3-4b", "of qwen3-0.6b, qwen3-4b and tiny"),
@@ -56,7 +75,7 @@ GPU: dict[str, tuple[Any, str]] = {
 
 def main(args: Sequence[str], run: str | None = None) -> dict[str, Any]:
     """One part, args[0]; the rest are its settings. `run` is the RunConfig, as JSON, that whole steps train by."""
-    from rl import bench_gpu, bench_rollout, bench_step, bench_update
+    from rl import bench_gpu, bench_rollout, bench_step, bench_training, bench_update
 
     parts: Mapping[str, tuple[Mapping[str, tuple[Any, str]], Callable[[dict[str, Any]], dict[str, Any]]]] = {
         "update": (SETTINGS, bench_update.update),
@@ -65,6 +84,8 @@ def main(args: Sequence[str], run: str | None = None) -> dict[str, Any]:
         "step": (SETTINGS, bench_step.step),
         "load": (SETTINGS, bench_step.load),
         "rollout": (ROLLOUT, lambda settings: bench_rollout.bench_rollout(settings.pop("model"), **settings)),
+        "ahead": (TRAINING, bench_training.ahead),
+        "learning": (LEARNING, bench_training.learning),
         "gpu": (GPU, bench_gpu.gpu),
     }
     name = args[0]

@@ -27,6 +27,10 @@ SIDES = {
     "trl": "rl.bench_trl:TrlUpdate",
     "our_step": "rl.bench_step:OurStep",
     "trl_step": "rl.bench_trl:TrlStep",
+    "on_policy": "rl.bench_training:Training",
+    "ahead": "rl.bench_training:Training",
+    "shared_prefix": "rl.bench_training:Training",
+    "plain": "rl.bench_training:Training",
 }
 
 

@@ -1,6 +1,6 @@
 """Checkpoints: whole or not there. safetensors and JSON only, so that loading one runs no code from it.
 
-    <run>/checkpoints/step_000020/{policy,optimizer,rng}.safetensors  state.json  manifest.json
+    <run>/checkpoints/step_000020/{policy,optimizer,rng}.safetensors  state.json  manifest.json  (older.safetensors)
 
 Everything is written into a folder aside, synced, and renamed; manifest.json, written last, holds size and SHA-256
 of every other file. `latest` checks them, says what it ignores and why, and takes the newest whole one. An older one
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 PARTS = ("policy", "optimizer", "rng")
+OLDER = "older"
 FORMAT = 1
 
 
@@ -55,6 +56,8 @@ class Checkpoint:
     """As the optimizer's `state_dict()` gave it, bit for bit; a scheduler's state may stand in `extra`."""
     extra: dict[str, Any]
     rng: dict[str, Any]
+    older: dict[str, Tensor] | None = None
+    """The weights that sampled one step ahead, as the sampler gets them; see rl/ahead.py."""
 
     def restore_rng(self) -> None:
         """Set the global generators of torch, numpy and Python to where they stood."""
@@ -70,6 +73,7 @@ def save(
     *,
     keep: int = 2,
     protect: Collection[int] = (),
+    older: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write the checkpoint of `step`, then delete all but the newest `keep` and those of the steps in `protect`.
 
@@ -84,7 +88,10 @@ def save(
             shutil.rmtree(stale)
         aside.mkdir()
         structure: dict[str, Any] = {}
-        for part, value in zip(PARTS, (policy_state, optimizer_state, rng_state()), strict=True):
+        values: dict[str, Any] = dict(zip(PARTS, (policy_state, optimizer_state, rng_state()), strict=True))
+        if older is not None:
+            values[OLDER] = older
+        for part, value in values.items():
             structure[part], tensors = _pack(value)
             save_file(tensors, aside / f"{part}.safetensors")
         state = {"format": FORMAT, "step": step, "extra": dict(extra), **structure}
@@ -128,8 +135,10 @@ def load(path: str | Path) -> Checkpoint:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         if state["format"] != FORMAT:
             raise BrokenCheckpoint(f"format {state['format']}, this version reads {FORMAT}")
-        values = [_unpack(state[part], load_file(path / f"{part}.safetensors")) for part in PARTS]
-        return Checkpoint(path, state["step"], values[0], values[1], state["extra"], values[2])
+        parts = [part for part in (*PARTS, OLDER) if part in PARTS or part in state]
+        values = {part: _unpack(state[part], load_file(path / f"{part}.safetensors")) for part in parts}
+        policy, optimizer, rng = (values[part] for part in PARTS)
+        return Checkpoint(path, state["step"], policy, optimizer, state["extra"], rng, values.get(OLDER))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BrokenCheckpoint(f"{type(error).__name__}: {error}") from error
 
@@ -144,6 +153,7 @@ def check(path: Path) -> None:
     wanted = {f"{part}.safetensors" for part in PARTS} | {"state.json"}
     if not wanted <= expected.keys():
         raise BrokenCheckpoint(f"{MANIFEST} does not name {sorted(wanted - expected.keys())[0]}")
+    wanted |= {f"{OLDER}.safetensors"} & expected.keys()
     for name in sorted(wanted):
         size, digest = expected[name]
         file = path / name

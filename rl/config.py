@@ -7,7 +7,8 @@ config.json of a run, so that every rank reads the same JSON. This module import
     config = RunConfig.model_validate_json(Path("runs/demo/config.json").read_text())
 """
 
-from typing import Annotated, Literal, Self, TypeAlias, get_args
+import json
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -52,6 +53,8 @@ class RunSettings(Strict):
     """Stop after so many seconds of training, evaluations not counted; null: after run.steps."""
     max_tokens: Count | None
     """Stop after so many tokens, prompts and completions, have gone through updates; null: after run.steps."""
+    driver: Literal["on_policy", "ahead"]
+    """ahead: sample the next step's attempts during an update, with the weights of before it (rl/ahead.py)."""
 
 
 class SyntheticDocs(Strict):
@@ -383,6 +386,15 @@ class RunConfig(TrainConfig):
 
     method: MethodConfig
 
+    @model_validator(mode="after")
+    def _ahead_is_corrected(self) -> Self:
+        if self.run.driver == "ahead":
+            if self.method.tis_cap is None:
+                raise ValueError("run.driver=ahead: the attempts are a version old; set method.tis_cap, such as 2.0")
+            if self.run.world_size > 1:
+                raise ValueError("run.driver=ahead: works in one process only; set launch=local")
+        return self
+
 
 REINFORCEMENT = frozenset(get_args(MethodConfig.model_fields["kind"].annotation))
 """Kinds of method that rl/grpo.py trains."""
@@ -393,8 +405,21 @@ def config_of_run(kind: object) -> type[TrainConfig]:
     return RunConfig if kind in REINFORCEMENT else TrainConfig
 
 
+LATER_KEYS: dict[str, dict[str, JsonValue]] = {"run": {"driver": "on_policy"}}
+"""Keys that runs of earlier versions lack in their config.json, and what those runs did."""
+
+
+def with_later_keys(values: Any) -> Any:
+    """The values of a config.json, completed by LATER_KEYS."""
+    if not isinstance(values, dict):
+        return values
+    later = {name: keys | values[name] for name, keys in LATER_KEYS.items() if isinstance(values.get(name), dict)}
+    return values | later
+
+
 def read_config(text: str | bytes) -> TrainConfig:
     """The configuration of a run from its JSON; a RunConfig where rl/grpo.py trains it. Raises ValidationError."""
+    text = json.dumps(with_later_keys(json.loads(text)))
     config = TrainConfig.model_validate_json(text)
     return config_of_run(config.method.kind).model_validate_json(text)
 

@@ -26,6 +26,7 @@ from rewards.errors import InfraError, Paused
 from rewards.rubric import RubricScore
 from rl import distributed, evaluate, replay
 from rl.advantages import has_spread
+from rl.ahead import Attempts
 from rl.batching import Batch, batches, drop_without_spread, totals
 from rl.config import RunConfig
 from rl.interrupt import Stopped
@@ -48,6 +49,7 @@ def train(config: RunConfig) -> dict[str, Any]:
     with ExitStack() as stack:
         run = open_run(config, stack)
         method, policy, accelerator = METHODS[config.method.kind], run.policy, run.accelerator
+        attempts = stack.enter_context(Attempts(run, sample_and_score))
         try:
             while True:
                 if evaluation_is_due(run):
@@ -57,9 +59,9 @@ def train(config: RunConfig) -> dict[str, Any]:
                 if run.ended:
                     return run.result()
                 clock, step = Clock(), run.progress.step + 1
-                stream = Stream(len(run.train_set), config.run.seed, run.progress.position)
 
-                groups, scores = sample_and_score(run, stream, step, clock)
+                drawn = attempts.take(step, clock)
+                groups, scores = drawn.groups, drawn.scores
 
                 with clock.phase("update"):
                     scored, rewards_PG = reward_table(groups, scores)
@@ -91,28 +93,34 @@ def train(config: RunConfig) -> dict[str, Any]:
                     metrics = step_metrics(run, sums, trained, denominators)
                     check(run, step, metrics, micro_batches, denominators)
 
+                with clock.phase("sample"):
+                    attempts.wait()
                 with run.interrupts.held():  # a signal waits: weights, record and progress move together
                     with clock.phase("update"):
+                        attempts.before_update()
                         apply_gradients(run, metrics["lr"], skip=not trained)
                     with clock.phase("load"):
                         run.sampler.load(policy.named_tensors_for_sampler(), version=step)
                     metrics |= rollout_metrics(groups, scores) | {"rollout/zero_spread": dropped / len(groups)}
+                    metrics["policy_age"] = policy_age(groups, run.progress.step)
                     metrics |= run.monitor.measure(groups)
-                    metrics |= clock.metrics()
+                    metrics |= clock.metrics() | drawn.seconds
                     run.record.step(step, metrics, groups, scores)
                     run.record.alarms(run.monitor.after_step(step, metrics))
                     run.progress = replace(
                         run.progress,
                         step=step,
-                        position=stream.position,
+                        position=drawn.position,
                         lines=run.record.lines,
                         spent=run.spent_after(metrics),
                     )
         except Stopped as stopped:
+            attempts.wait()
             run.save()
             log.warning("%s; saved after step %d, run.resume=auto goes on", stopped, run.progress.step)
             raise
         except Paused:  # between two updates: weights and progress belong together
+            attempts.wait()
             run.save()
             log.warning("saved after step %d, run.resume=auto goes on", run.progress.step)
             raise
@@ -227,6 +235,12 @@ def step_metrics(run: Run, sums: dict[str, float], trained: Sequence[Group], den
     }
 
 
+def policy_age(groups: Sequence[Group], version: int) -> float:
+    """Versions between the policy that drew the attempts and the one that is updated, mean over the attempts."""
+    ages = [version - rollout.policy_version for group in groups for rollout in group.rollouts]
+    return sum(ages) / max(len(ages), 1)
+
+
 def check(run: Run, step: int, metrics: dict[str, float], micro_batches: Sequence[Batch], denominators: Totals) -> None:
     """Stop before the update when the step cannot be trusted. Every rank sees the same sums, so all stop together."""
     gap, gap_max = metrics.get("logprob_gap", 0.0), run.config.sampler.logprob_gap_max
@@ -250,9 +264,11 @@ def check(run: Run, step: int, metrics: dict[str, float], micro_batches: Sequenc
             f"the batch is in {path}; lower optim.lr or look there"
         )
     if gap > gap_max:
+        ahead = run.config.run.driver == "ahead"
+        fix = "lower optim.lr (an update lies between them)" if ahead else "use model.dtype=float32"
         raise InfraError(
             f"step {step}: sampler and trainer differ by {gap:.4f} nats a token, more than "
-            f"sampler.logprob_gap_max={gap_max}; use model.dtype=float32, or raise the bound if that is expected"
+            f"sampler.logprob_gap_max={gap_max}; {fix}, or raise the bound if that is expected"
         )
 
 

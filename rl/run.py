@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from rewards.errors import ConfigError, DataError
 from rewards.pool import RewardPool
 from rewards.task import Task
 from rl import checkpoint, distributed, evaluate
-from rl.config import RunConfig
+from rl.config import RunConfig, with_later_keys
 from rl.interrupt import Interrupts
 from rl.monitor import Monitor
 from rl.optim import make_optimizer
@@ -79,6 +80,8 @@ class Run:
     sampler: Sampler
     progress: Progress
     saved: Progress
+    older: dict[str, Tensor] | None = None
+    """Weights of before the last update, where the sampler samples one step ahead."""
 
     @property
     def ended(self) -> bool:
@@ -104,6 +107,7 @@ class Run:
                 self.optimizer.state_dict(),
                 asdict(self.progress),
                 keep=self.config.checkpoint.keep,
+                older=self.older,
             )
         self.saved = self.progress
 
@@ -143,8 +147,9 @@ class Run:
 def open_run(config: RunConfig, stack: ExitStack) -> Run:
     """Load, prepare, resume and start everything; what needs closing is closed by `stack`."""
     accelerator = distributed.start(config.run.world_size, config.launch.timeout_s)
-    if config.run.threads is not None:
-        torch.set_num_threads(config.run.threads)
+    threads = threads_each(config)
+    if threads is not None:
+        torch.set_num_threads(threads)
     run_dir, task = Path(config.run.dir), task_of(config)
     # Its workers are forks: started before anything large or threaded is in memory.
     pool = stack.enter_context(RewardPool(task, config.rewards.workers, config.rewards.deadline_s))
@@ -174,7 +179,7 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
         config.sampler,
         max_model_len=model.max_positions,
         dtype=model.dtype,
-        threads=config.run.threads,
+        threads=threads,
         seed=config.run.seed,
     )
     stack.callback(sampler.close)
@@ -197,7 +202,15 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
         sampler=sampler,
         progress=progress,
         saved=progress,
+        older=None if found is None else found.older,
     )
+
+
+def threads_each(config: RunConfig) -> int | None:
+    """torch threads of the trainer, and of the sampler: run.threads, or half of them where both work at once."""
+    if config.run.driver == "on_policy":
+        return config.run.threads
+    return max((config.run.threads or torch.get_num_threads()) // 2, 1)
 
 
 def answers_path(run_dir: Path, step: int) -> Path:
@@ -242,7 +255,7 @@ def find_checkpoint(config: RunConfig, run_dir: Path) -> checkpoint.Checkpoint |
     if config.run.resume == "must" and found is None:
         raise ConfigError(f"run.resume=must: {run_dir} holds no whole checkpoint; use run.resume=auto to start")
     if found is not None:
-        before = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
+        before = with_later_keys(json.loads((run_dir / "config.json").read_text(encoding="utf-8")))
         change = first_change(before, config.model_dump(mode="json"))
         if change is not None:
             key, old, new = change

@@ -30,6 +30,7 @@ VALUES: dict[str, Any] = {
         "world_size": 1,
         "max_seconds": None,
         "max_tokens": None,
+        "driver": "on_policy",
     },
     "task": "receipt",
     "rubric": None,
