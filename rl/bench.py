@@ -153,6 +153,8 @@ def _row(row: Mapping[str, Any]) -> str:
 
 def _number(value: Any) -> str:
     if isinstance(value, float):
+        if 0 < abs(value) < 0.001:
+            return f"{value:.1e}"
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 

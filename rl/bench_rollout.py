@@ -33,7 +33,15 @@ def bench_rollout(
     from rl.prepare import prepare
     from rl.sampler import Sampler
 
-    config = SamplerConfig(engine={}, temperature=1.0, top_p=1.0, max_tokens=max_tokens, logprob_gap_max=1.0)
+    config = SamplerConfig(
+        engine={},
+        temperature=1.0,
+        top_p=1.0,
+        max_tokens=max_tokens,
+        logprob_gap_max=1.0,
+        structured="text",
+        drafting=None,
+    )
     threads = threads or torch.get_num_threads()
     loaded = load_task(task)
     prepared = prepare(

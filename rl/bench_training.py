@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from rewards.errors import ConfigError
 from rl.bench_sides import Turn, Worker, median, ratios
 from rl.metrics import PHASES
 
@@ -90,6 +91,8 @@ def gradient_difference(ours: Path, plain: Path) -> dict[str, float]:
     """Relative differences of two gradients in files: of all parameters together, and of the worst tensor."""
     from safetensors.torch import load_file
 
+    if not (ours.exists() and plain.exists()):
+        raise ConfigError("bench learning: no group had spread, so there was no update; more --steps or --completion")
     a, b = load_file(ours), load_file(plain)
     apart = {name: (a[name].double() - b[name].double()).norm().item() for name in b}
     size = {name: b[name].double().norm().item() for name in b}

@@ -252,6 +252,22 @@ class BatchConfig(Strict):
     """Further rounds of documents to sample in a step in place of groups without spread; 0 only drops them."""
 
 
+class DraftingConfig(Strict):
+    """Drafts of the next tokens, looked up in the prompt (vLLM's n-gram speculative decoding)."""
+
+    tokens: Count
+    """Tokens of a draft."""
+    shortest: Count
+    longest: Count
+    """Tokens in a row that must stand in the prompt already, for a draft to follow them."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest={self.shortest} is more than longest={self.longest}")
+        return self
+
+
 class SamplerConfig(Strict):
     engine: dict[str, JsonValue]
     """Arguments of vLLM's engine, passed through."""
@@ -261,6 +277,10 @@ class SamplerConfig(Strict):
     """Longest completion, in tokens."""
     logprob_gap_max: Positive
     """Nats; a larger mean |log-probability gap| between sampler and trainer stops the run."""
+    structured: Literal["text", "schema"]
+    """schema: only tokens that keep to the task's JSON Schema; text: any token."""
+    drafting: DraftingConfig | None
+    """null drafts nothing."""
 
 
 class RewardsConfig(Strict):
@@ -395,6 +415,17 @@ class RunConfig(TrainConfig):
                 raise ValueError("run.driver=ahead: works in one process only; set launch=local")
         return self
 
+    @model_validator(mode="after")
+    def _sampler_speaks_of_the_policy(self) -> Self:
+        if self.sampler.structured == "schema" and self.method.tis_cap is not None:
+            raise ValueError(
+                "sampler.structured=schema: the sampler's log-probabilities are of the constrained policy, and "
+                "method.tis_cap weighs by them; set method.tis_cap=null, or sampler.structured=text"
+            )
+        if self.sampler.drafting is not None and (self.run.driver == "ahead" or self.run.world_size > 1):
+            raise ValueError("sampler.drafting: works with run.driver=on_policy in one process only; set it to null")
+        return self
+
 
 REINFORCEMENT = frozenset(get_args(MethodConfig.model_fields["kind"].annotation))
 """Kinds of method that rl/grpo.py trains."""
@@ -405,7 +436,10 @@ def config_of_run(kind: object) -> type[TrainConfig]:
     return RunConfig if kind in REINFORCEMENT else TrainConfig
 
 
-LATER_KEYS: dict[str, dict[str, JsonValue]] = {"run": {"driver": "on_policy"}}
+LATER_KEYS: dict[str, dict[str, JsonValue]] = {
+    "run": {"driver": "on_policy"},
+    "sampler": {"structured": "text", "drafting": None},
+}
 """Keys that runs of earlier versions lack in their config.json, and what those runs did."""
 
 

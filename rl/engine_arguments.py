@@ -54,8 +54,14 @@ def check_sampling(config: SamplerConfig) -> None:
         raise ConfigError(
             f"sampler.top_p={config.top_p}: the trainer's log-probabilities are over all tokens, not a nucleus; set 1.0"
         )
-    if config.temperature != 1 and "speculative_config" in config.engine:
+    drafting = config.drafting is not None
+    if config.temperature != 1 and (drafting or "speculative_config" in config.engine):
+        remedy = "set sampler.drafting=null" if drafting else "remove sampler.engine.speculative_config"
         raise ConfigError(
             f"sampler.temperature={config.temperature}: vLLM's log-probabilities are wrong there with speculative "
-            "decoding; set sampler.temperature=1.0 or remove sampler.engine.speculative_config"
+            f"decoding; set sampler.temperature=1.0 or {remedy}"
         )
+    if drafting and "speculative_config" in config.engine:
+        raise ConfigError("sampler.engine.speculative_config: set by sampler.drafting; remove it here")
+    if drafting and config.structured == "schema":
+        raise ConfigError("sampler.drafting: not tried together with sampler.structured=schema; set one of them back")

@@ -81,6 +81,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
             dtype=config.model.dtype,
             threads=config.threads,
             seed=config.seed,
+            schema=task.schema,
         )
         try:
             start = time.perf_counter()

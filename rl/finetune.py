@@ -197,6 +197,7 @@ def open_fine_tune(config: TrainConfig, stack: ExitStack) -> FineTune:
         dtype=model.dtype,
         threads=config.run.threads,
         seed=config.run.seed,
+        schema=task.schema,
     )
     stack.callback(sampler.close)
     stack.enter_context(Interrupts())

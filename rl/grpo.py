@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rewards.errors import InfraError, Paused
 from rewards.rubric import RubricScore
-from rl import distributed, evaluate, replay
+from rl import distributed, drafting, evaluate, replay
 from rl.advantages import has_spread
 from rl.ahead import Attempts
 from rl.batching import Batch, batches, drop_without_spread, totals
@@ -62,6 +62,8 @@ def train(config: RunConfig) -> dict[str, Any]:
 
                 drawn = attempts.take(step, clock)
                 groups, scores = drawn.groups, drawn.scores
+                if drafts_went_wrong(run, groups):
+                    continue  # the same documents once more
 
                 with clock.phase("update"):
                     scored, rewards_PG = reward_table(groups, scores)
@@ -124,6 +126,25 @@ def train(config: RunConfig) -> dict[str, Any]:
             run.save()
             log.warning("saved after step %d, run.resume=auto goes on", run.progress.step)
             raise
+
+
+def drafts_went_wrong(run: Run, groups: Sequence[Group]) -> bool:
+    """Now and then, whether attempts that were drawn with drafts are the policy's; where not, drafting ends."""
+    step, sampler = run.progress.step, run.sampler
+    if run.config.sampler.drafting is None or not sampler.drafting:
+        return False
+    broken = any(not math.isfinite(sum(r.sampler_logprobs)) for group in groups for r in group.rollouts)
+    if step != run.opened_at and step % drafting.EVERY_STEPS and not broken:
+        return False
+    fault = drafting.fault(run.policy, groups, run.config.sampler.logprob_gap_max)
+    if fault is None and broken:
+        fault = "log-probabilities that are no numbers"
+    if fault is None:
+        return False
+    log.warning("sampler.drafting is off from step %d on: %s", step + 1, fault)
+    sampler.stop_drafting()
+    sampler.load(run.policy.named_tensors_for_sampler(), version=step)
+    return True
 
 
 def evaluation_is_due(run: Run) -> bool:
@@ -244,6 +265,8 @@ def policy_age(groups: Sequence[Group], version: int) -> float:
 def check(run: Run, step: int, metrics: dict[str, float], micro_batches: Sequence[Batch], denominators: Totals) -> None:
     """Stop before the update when the step cannot be trusted. Every rank sees the same sums, so all stop together."""
     gap, gap_max = metrics.get("logprob_gap", 0.0), run.config.sampler.logprob_gap_max
+    if run.config.sampler.structured == "schema":
+        gap = 0.0  # the mask of the schema lies between them
     if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
         path = replay.write(
             run.dir / "replay" / f"step_{step:06d}_rank_{run.accelerator.process_index}",
@@ -266,6 +289,7 @@ def check(run: Run, step: int, metrics: dict[str, float], micro_batches: Sequenc
     if gap > gap_max:
         ahead = run.config.run.driver == "ahead"
         fix = "lower optim.lr (an update lies between them)" if ahead else "use model.dtype=float32"
+        fix = "set sampler.drafting=null" if run.config.sampler.drafting is not None else fix
         raise InfraError(
             f"step {step}: sampler and trainer differ by {gap:.4f} nats a token, more than "
             f"sampler.logprob_gap_max={gap_max}; {fix}, or raise the bound if that is expected"

@@ -133,7 +133,7 @@ def local(teacher: VllmTeacher, task: Task, jobs: Sequence[Job], samples: int) -
     model, settings = teacher.model, teacher.sampler
     sampler = Sampler(
         model.path, settings, max_model_len=model.max_positions, dtype=model.dtype, threads=teacher.threads,
-        seed=teacher.seed,
+        seed=teacher.seed, schema=task.schema,
     )  # fmt: skip
     validator = jsonschema_rs.validator_for(task.schema)
     try:

@@ -19,6 +19,7 @@ from rewards.pool import RewardPool
 from rewards.task import Task
 from rl import checkpoint, distributed, evaluate
 from rl.config import RunConfig, with_later_keys
+from rl.drafting import refuse_on_cpu
 from rl.interrupt import Interrupts
 from rl.monitor import Monitor
 from rl.optim import make_optimizer
@@ -80,6 +81,8 @@ class Run:
     sampler: Sampler
     progress: Progress
     saved: Progress
+    opened_at: int
+    """The step at which this process began."""
     older: dict[str, Tensor] | None = None
     """Weights of before the last update, where the sampler samples one step ahead."""
 
@@ -155,6 +158,8 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
     pool = stack.enter_context(RewardPool(task, config.rewards.workers, config.rewards.deadline_s))
     found = find_checkpoint(config, run_dir)
 
+    if config.sampler.drafting is not None:
+        refuse_on_cpu("training")
     model = config.model
     policy = load_policy(model.path, model.dtype, model.attention, model.gradient_checkpointing)
     policy.model.to(accelerator.device)
@@ -181,6 +186,7 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
         dtype=model.dtype,
         threads=threads,
         seed=config.run.seed,
+        schema=task.schema,
     )
     stack.callback(sampler.close)
     sampler.load(policy.named_tensors_for_sampler(), version=progress.step)
@@ -202,6 +208,7 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
         sampler=sampler,
         progress=progress,
         saved=progress,
+        opened_at=progress.step,
         older=None if found is None else found.older,
     )
 

@@ -8,7 +8,11 @@ random numbers, and differs only where the rounding of a larger or smaller matri
 Log-probabilities. At temperature 1 they are vLLM's `raw_logprobs`, the log-softmax of the logits. At any other
 temperature they are `processed_logprobs`, of the scaled logits, which is what the trainer computes too; with
 speculative decoding that mode returns wrong numbers, so the two together are refused. So is top_p below 1: the trainer
-does not renormalise over vLLM's nucleus.
+does not renormalise over vLLM's nucleus. With structured="schema" they are of the constrained distribution: vLLM masks
+the logits before it reads them.
+
+Drafting. Completions drawn with drafts do not repeat bit for bit, and on the CPU only greedy ones are right: see
+rl/drafting.py.
 """
 
 import hashlib
@@ -26,6 +30,7 @@ from torch import Tensor
 
 from rewards.errors import ConfigError, DataError, InfraError
 from rl.config import SamplerConfig
+from rl.drafting import refuse_on_cpu
 from rl.engine_arguments import check_engine_arguments, check_sampling
 from rl.rollouts import FinishReason, Group, Rollout
 from rl.weights import checkpoint_names, load_weights
@@ -68,11 +73,13 @@ class Sampler:
         dtype: Literal["float32", "bfloat16"],
         threads: int | None = None,
         seed: int = 0,
+        schema: Mapping[str, Any] | None = None,
     ) -> None:
         """Start the engine (about 3 s on a CPU, after an import of 5 s). One engine a process.
 
-        `threads`: torch threads while vLLM runs; None keeps the present number. Raises ConfigError for engine arguments
-        and sampling settings that cannot work, InfraError when the engine does not start.
+        `threads`: torch threads while vLLM runs; None keeps the present number. `schema`: the task's JSON Schema, for
+        sampler.structured. Raises ConfigError for engine arguments and sampling settings that cannot work, InfraError
+        when the engine does not start.
         """
         check_engine_arguments(config.engine)
         check_sampling(config)
@@ -81,13 +88,20 @@ class Sampler:
         self.model_path = model_path
         self.version = 0
         self.threads = threads or torch.get_num_threads()
+        self.drafting = config.drafting is not None
+        self._schema = schema if config.structured == "schema" else None
+        self._dtype, self._seed = dtype, seed
         self._expected_names = checkpoint_names(model_path)
+        self._start()
+
+    def _start(self) -> None:
+        config = self.config
         # One process, so that weights are handed over in memory and nothing but OUR logs speaks.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         on_cpu = not torch.cuda.is_available()
-        plain = config.temperature == 1 and "speculative_config" not in config.engine
-        self._own_noise = on_cpu and plain
+        drafting = self.drafting or "speculative_config" in config.engine
+        self._own_noise = on_cpu and config.temperature == 1 and not drafting
         engine: dict[str, Any] = {"enable_prefix_caching": True, "use_tqdm_on_load": False}
         if on_cpu:
             engine |= CPU_ENGINE
@@ -95,6 +109,13 @@ class Sampler:
                 # vLLM's per-request generators break on a half-read prompt: "CPU Generator does not use offset".
                 engine["enable_chunked_prefill"] = False
         engine |= config.engine
+        if self.drafting and config.drafting is not None:
+            engine["speculative_config"] = {
+                "method": "ngram",
+                "num_speculative_tokens": config.drafting.tokens,
+                "prompt_lookup_min": config.drafting.shortest,
+                "prompt_lookup_max": config.drafting.longest,
+            }
         self._eager = on_cpu and bool(engine["enforce_eager"])
         engine["logprobs_mode"] = "raw_logprobs" if config.temperature == 1 else "processed_logprobs"
         self._owns_process_group = not torch.distributed.is_initialized()
@@ -106,7 +127,13 @@ class Sampler:
                     from rl.sampling_noise import SeededSampling
 
                     engine["logits_processors"] = [SeededSampling]
-                self._llm: Any = LLM(str(model_path), dtype=dtype, max_model_len=max_model_len, seed=seed, **engine)
+                self._llm: Any = LLM(
+                    str(self.model_path),
+                    dtype=self._dtype,
+                    max_model_len=self.max_model_len,
+                    seed=self._seed,
+                    **engine,
+                )
             except ImportError as error:
                 raise InfraError(f"vllm cannot be imported ({_first_line(error)}): run bash launch/setup.sh") from error
             except (ValueError, TypeError) as error:
@@ -120,6 +147,8 @@ class Sampler:
 
         Raises DataError for a prompt that leaves no room for sampler.max_tokens.
         """
+        if self.drafting:
+            refuse_on_cpu("this")
         seeds = [rollout_seed(run_seed, step, document_id) for document_id, _ in prompts]
         params = [self._seeded(seed, group_size) for seed in seeds]
         drawn = self._generate(prompts, params, seeds)
@@ -157,6 +186,12 @@ class Sampler:
             load_weights(self._llm, named_tensors, self._expected_names)
         self.version = version
 
+    def stop_drafting(self) -> None:
+        """Start another engine, without drafts and with the weights of the model's folder: load the policy again."""
+        self.close()
+        self.drafting = False
+        self._start()
+
     def close(self) -> None:
         """Shut the engine down and free its memory. Closing twice is allowed.
 
@@ -188,7 +223,14 @@ class Sampler:
         with self._vllm():
             # What an evaluation left in the cache must not decide how these prompts are read: a resumed run has none.
             self._llm.reset_prefix_cache()
-            outputs = self._llm.generate(inputs, [params[i] for i in order], use_tqdm=False)
+            try:
+                outputs = self._llm.generate(inputs, [params[i] for i in order], use_tqdm=False)
+            except Exception as error:
+                if self._schema is not None and "grammar" in str(error).lower():
+                    raise ConfigError(f"sampler.structured=schema: vLLM refuses it: {_first_line(error)}") from error
+                if self.drafting:  # its kernels depend on what else is installed
+                    raise ConfigError(f"sampler.drafting: vLLM cannot draft here: {_first_line(error)}") from error
+                raise
             texts = iter(self._decode([completion for output in outputs for completion in output.outputs]))
         drawn: list[tuple[Rollout, ...]] = [()] * len(prompts)
         for i, output in zip(order, outputs, strict=True):
@@ -218,6 +260,10 @@ class Sampler:
     def _params(self, max_tokens: int, **kwargs: Any) -> Any:
         from vllm import SamplingParams
 
+        if self._schema is not None:
+            from vllm.sampling_params import StructuredOutputsParams
+
+            kwargs["structured_outputs"] = StructuredOutputsParams(json=dict(self._schema))
         # logprobs=0 is the drawn token alone; flat_logprobs spares an object a token; decoding at the end is cheaper.
         return SamplingParams(max_tokens=max_tokens, logprobs=0, flat_logprobs=True, detokenize=False, **kwargs)
 

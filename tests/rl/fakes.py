@@ -80,6 +80,8 @@ VALUES: dict[str, Any] = {
         "top_p": 1.0,
         "max_tokens": 8,
         "logprob_gap_max": 0.01,
+        "structured": "text",
+        "drafting": None,
     },
     "rewards": {"workers": 1, "deadline_s": 10.0},
     "eval": {

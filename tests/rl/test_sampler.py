@@ -31,6 +31,8 @@ def sampler_config(**changes: object) -> SamplerConfig:
         "top_p": 1.0,
         "max_tokens": 24,
         "logprob_gap_max": 0.01,
+        "structured": "text",
+        "drafting": None,
     }
     return SamplerConfig.model_validate(values | changes)
 
