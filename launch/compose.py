@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from launch.faults import ConfigFaults, choice_fault, known_keys, nearest, unknown_key, validation_faults
 from rewards.errors import ConfigError
 from rl.compare_config import AdviseConfig, CompareConfig
-from rl.config import EvaluateConfig, PretrainConfig, TrainConfig, config_of_run
+from rl.config import EvaluateConfig, PretrainConfig, TrainConfig, config_of_run, with_later_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -121,7 +121,7 @@ def compose_raw(
 def rerun(path: Path, overrides: Sequence[str]) -> TrainConfig:
     """The configuration in a run's config.json, with plain `key=value` changes."""
     try:
-        config = OmegaConf.create(json.loads(path.read_text(encoding="utf-8")))
+        config = OmegaConf.create(with_later_keys(json.loads(path.read_text(encoding="utf-8"))))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give the config.json of a run") from None
     except (ValueError, OSError) as error:

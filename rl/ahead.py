@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeAlias
 
+import torch
+
 from rewards.rubric import RubricScore
 from rl.metrics import Clock
 from rl.rollouts import Group
@@ -69,6 +71,8 @@ class Attempts:
                 drawn = self._pending.result()
             self._pending = None
         if self._thread is not None and step < self._run.config.run.steps:
+            if torch.cuda.is_available():  # the thread has a stream of its own: the load must be through
+                torch.cuda.synchronize()
             self._pending = self._thread.submit(self._draw_ahead, step + 1, drawn.position)
         return drawn
 

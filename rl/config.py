@@ -398,6 +398,8 @@ class TrainConfig(Strict):
             raise ValueError(f"optim.warmup_steps={self.optim.warmup_steps} is more than run.steps={self.run.steps}")
         if self.run.world_size != self.launch.processes:
             raise ValueError(f"run.world_size={self.run.world_size} but launch.processes={self.launch.processes}")
+        if self.run.driver == "ahead" and self.method.kind not in REINFORCEMENT:
+            raise ValueError(f"run.driver=ahead: method={self.method.kind} does not sample as it trains; use on_policy")
         return self
 
 

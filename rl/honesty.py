@@ -23,7 +23,7 @@ from rewards.errors import ConfigError, InfraError
 from rewards.rubric import Rubric
 from rewards.task import Task
 from rl import evaluate, honesty_plot
-from rl.config import RunConfig
+from rl.config import read_config
 from rl.prepare import load_documents
 from rl.record import read_metrics, write_whole
 from rl.task_of import task_of
@@ -105,7 +105,7 @@ def run(job: Job, overrides: Sequence[str]) -> None:
 def publish(jobs: Sequence[Job], out: Path) -> dict[str, Any]:
     """config-<rubric>.json, metrics.jsonl (the lines of every job), summary.json and honesty.png in `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    configs = {job.rubric: RunConfig.model_validate_json((job.dir / "config.json").read_bytes()) for job in jobs}
+    configs = {job.rubric: read_config((job.dir / "config.json").read_bytes()) for job in jobs}
     tasks = {rubric: task_of(config) for rubric, config in configs.items()}
     parts = load_documents(configs[RUBRICS[0]].docs, tasks[RUBRICS[0]], None)
     documents = {document.id: evaluate.without_gold(document) for document in parts.test}

@@ -1,11 +1,13 @@
 """Every configuration that ships composes and validates, and its JSON says the same."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from launch.compose import CONFIGS, compose_compare, compose_evaluate, compose_pretrain, compose_run
 from launch.faults import known_keys
+from rewards.errors import ConfigError
 from rl.compare_config import CompareConfig
 from rl.config import TrainConfig, read_config
 
@@ -91,6 +93,22 @@ def test_rerun_from_json(tmp_path: Path) -> None:
     again = compose_run([str(file), "run.name=again", "optim.lr=2.0e-5"])
     assert (again.run.name, again.run.dir, again.optim.lr) == ("again", "runs/again", 2e-5)
     assert again.docs == config.docs
+
+
+def test_the_config_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    config = compose_run(["experiment=smoke", "run.seed=7"])
+    values = json.loads(config.model_dump_json())
+    del values["run"]["driver"], values["sampler"]["structured"], values["sampler"]["drafting"]
+    assert read_config(json.dumps(values)) == config
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(values))
+    assert compose_run([str(file)]) == config
+
+
+def test_only_what_samples_as_it_trains_can_be_ahead() -> None:
+    with pytest.raises(ConfigError, match=r"run\.driver=ahead: method=sft does not sample as it trains"):
+        compose_run(["method=sft", "run.driver=ahead"])
+    assert compose_run(["run.driver=ahead"]).run.driver == "ahead"
 
 
 def test_user_configs(tmp_path: Path) -> None:
