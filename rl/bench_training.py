@@ -25,7 +25,9 @@ KEPT = ("policy_age", "logprob_gap", "tis_weight", "grad_norm")
 def ahead(settings: dict[str, Any]) -> dict[str, Any]:
     """{"on_policy_over_ahead", seconds by side, reward by step of both}; the first two steps are to warm up."""
     names = ("on_policy", "ahead")
-    workers = [Worker(name, changed(settings, "run", driver=name)) for name in names]
+    aside = tempfile.TemporaryDirectory(prefix="offramp-bench-", ignore_cleanup_errors=True)
+    dirs = {name: str(Path(aside.name, name)) for name in names}
+    workers = [Worker(name, changed(settings, "run", driver=name, dir=dirs[name])) for name in names]
     try:
         found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         for _ in range(settings["steps"]):
@@ -34,6 +36,7 @@ def ahead(settings: dict[str, Any]) -> dict[str, Any]:
     finally:
         for worker in workers:
             worker.__exit__(None, None, None)
+        aside.cleanup()
     measured = {name: steps[2:] for name, steps in found.items()}
     by_step = ratios(measured, "on_policy", "ahead")
     return {
@@ -55,10 +58,11 @@ def learning(settings: dict[str, Any]) -> dict[str, Any]:
     names = ("shared_prefix", "plain")
     curves: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     gradients = []
-    with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="offramp-bench-", ignore_cleanup_errors=True) as folder:
         for seed in range(settings["seed"], settings["seed"] + settings["seeds"]):
             for name in names:
-                side = changed(changed(settings, "run", seed=seed), "model", attention=name)
+                run_dir = str(Path(folder, f"{name}-{seed}"))
+                side = changed(changed(settings, "run", seed=seed, dir=run_dir), "model", attention=name)
                 side["gradient"] = str(Path(folder, f"{name}-{seed}.safetensors"))
                 with Worker(name, side) as worker:
                     curves[name][f"seed {seed}"] = [worker.run()["reward"] for _ in range(settings["steps"])]
@@ -114,8 +118,8 @@ class Training:
         from rl.config import RunConfig
 
         run = json.loads(settings["run"])
-        run["run"] |= {"dir": tempfile.mkdtemp(prefix="offramp-bench-"), "threads": settings["threads"]}
-        run["run"]["steps"] = settings["steps"] + 1  # the last turn ends before the evaluation at the end
+        # One step more, so that the last turn ends before the evaluation at the end.
+        run["run"] |= {"threads": settings["threads"], "steps": settings["steps"] + 1}
         self.config = RunConfig.model_validate_json(json.dumps(run))
         self.gradient = settings.get("gradient")
 
