@@ -26,8 +26,9 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "documents": (4, "documents of a step"),
     "rounds": (5, "turns of each side, after one to warm up"),
     "threads": (2, "torch threads"),
-    "tokens-per-batch": (4096, "token budget of our micro-batches and of the limit's"),
+    "tokens-per-batch": (1024, "token budget of our micro-batches, which hold a group at least, and of the limit's"),
     "attention": ("shared_prefix", "shared_prefix or plain, of our side"),
+    "checkpointing": (True, "gradient checkpointing on our side, as TRL has it by default: true or false"),
     "task": ("receipt", "whose prompt and rubric"),
     "seed": (0, "of tokens and documents"),
 }
@@ -98,7 +99,8 @@ def read_settings(name: str, args: Sequence[str], known: Mapping[str, tuple[Any,
     """Settings by name, "_" for "-"; raises ConfigError (through argparse: usage) for what it does not know."""
     parser = argparse.ArgumentParser(prog=f"offramp bench {name}", allow_abbrev=False)
     for key, (default, about) in known.items():
-        parser.add_argument(f"--{key}", type=type(default), default=default, help=f"{about} ({default})")
+        kind = _truth if isinstance(default, bool) else type(default)
+        parser.add_argument(f"--{key}", type=kind, default=default, help=f"{about} ({default})")
     parser.add_argument("--keep", metavar="NAME", default="", help="write the result to results/bench/NAME.json")
     words: list[str] = []
     for word in args:
@@ -106,9 +108,15 @@ def read_settings(name: str, args: Sequence[str], known: Mapping[str, tuple[Any,
         words += [f"--{key.replace('_', '-')}", value] if equals and not word.startswith("-") else [word]
     settings = vars(parser.parse_args(words))
     for key, value in settings.items():
-        if isinstance(value, int) and value < (0 if key == "seed" else 1):
+        if isinstance(value, int) and not isinstance(value, bool) and value < (0 if key == "seed" else 1):
             raise ConfigError(f"--{key.replace('_', '-')} {value}: must be at least 1")
     return settings
+
+
+def _truth(word: str) -> bool:
+    if word not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{word!r}: true or false")
+    return word == "true"
 
 
 def table(result: Mapping[str, Any], indent: str = "") -> list[str]:
