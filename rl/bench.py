@@ -17,6 +17,8 @@ from rl.bench_sides import machine
 from rl.bench_update import STARTER
 
 RESULTS = STARTER.parent / "bench"
+CHECKPOINTED = 2048
+"""Distinct tokens of a group from which on checkpointing=auto means true: there its memory is worth its time."""
 
 SETTINGS: dict[str, tuple[Any, str]] = {
     "model": (str(STARTER), "a model folder"),
@@ -28,7 +30,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "threads": (2, "torch threads"),
     "tokens-per-batch": (1024, "token budget of our micro-batches, which hold a group at least, and of the limit's"),
     "attention": ("shared_prefix", "shared_prefix or plain, of our side"),
-    "checkpointing": (True, "gradient checkpointing on our side, as TRL has it by default: true or false"),
+    "checkpointing": ("auto", "gradient checkpointing on our side; TRL has it by default: true, false or auto"),
     "task": ("receipt", "whose prompt and rubric"),
     "seed": (0, "of tokens and documents"),
 }
@@ -99,8 +101,7 @@ def read_settings(name: str, args: Sequence[str], known: Mapping[str, tuple[Any,
     """Settings by name, "_" for "-"; raises ConfigError (through argparse: usage) for what it does not know."""
     parser = argparse.ArgumentParser(prog=f"offramp bench {name}", allow_abbrev=False)
     for key, (default, about) in known.items():
-        kind = _truth if isinstance(default, bool) else type(default)
-        parser.add_argument(f"--{key}", type=kind, default=default, help=f"{about} ({default})")
+        parser.add_argument(f"--{key}", type=type(default), default=default, help=f"{about} ({default})")
     parser.add_argument("--keep", metavar="NAME", default="", help="write the result to results/bench/NAME.json")
     words: list[str] = []
     for word in args:
@@ -108,15 +109,15 @@ def read_settings(name: str, args: Sequence[str], known: Mapping[str, tuple[Any,
         words += [f"--{key.replace('_', '-')}", value] if equals and not word.startswith("-") else [word]
     settings = vars(parser.parse_args(words))
     for key, value in settings.items():
-        if isinstance(value, int) and not isinstance(value, bool) and value < (0 if key == "seed" else 1):
+        if isinstance(value, int) and value < (0 if key == "seed" else 1):
             raise ConfigError(f"--{key.replace('_', '-')} {value}: must be at least 1")
+    if "checkpointing" in settings:
+        if settings["checkpointing"] not in ("auto", "true", "false"):
+            raise ConfigError(f"--checkpointing {settings['checkpointing']}: must be true, false or auto")
+        tokens = settings["prompt"] + settings["group"] * settings["completion"]
+        auto = tokens > CHECKPOINTED
+        settings["checkpointing"] = auto if settings["checkpointing"] == "auto" else settings["checkpointing"] == "true"
     return settings
-
-
-def _truth(word: str) -> bool:
-    if word not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{word!r}: true or false")
-    return word == "true"
 
 
 def table(result: Mapping[str, Any], indent: str = "") -> list[str]:
