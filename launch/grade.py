@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from envs.documents import read_documents
-from launch.score import number_of, pair_up, read_completions, read_keys
+from launch.score import known_documents, number_of, pair_up, read_completions, read_keys
 from rewards.document import Document
 from rewards.errors import ConfigError, DataError
 from rewards.fields import FieldReport, compare
@@ -39,7 +38,7 @@ def run(args: list[str], as_json: bool) -> dict[str, Any] | None:
     max_bad = number_of(values, "max_bad", 0, int)
     shares = {key: _share(values, key, default) for key, default in (("coverage", 0.75), ("precision", 0.98))}
     accept = _share(values, "accept", 0.8)
-    documents = {d.id: d for d in read_documents(values["docs.path"], max_bad=max_bad, quarantine=None)}
+    documents = {d.id: d for d in known_documents(values["docs.path"], max_bad)}
     pairs = pair_up(documents, read_completions(values["completions"], max_bad), values["completions"])
     flat = [(document, completion) for document, completions in pairs for completion in completions]
     wanted = _field(values, task)
