@@ -42,8 +42,10 @@ class Quarantine:
     The file has one JSON object a bad line: {"path", "line", "reason", "raw"}; it is there only if there are any.
     """
 
-    def __init__(self, source: str, max_bad: int, path: Path | None) -> None:
+    def __init__(self, source: str, max_bad: int, path: Path | None, key: str = "docs.max_bad") -> None:
+        """key: what the user sets `max_bad` with."""
         self.source = source
+        self.key = key
         self.max_bad = max_bad
         self.path = path
         self.count = 0
@@ -69,12 +71,17 @@ class Quarantine:
             where = f"; the bad lines are in {self.path}" if self.path is not None else ""
             if self.count == 1:
                 raise DataError(
-                    f"{self.source} {self._first}; mend the line, or allow bad lines with docs.max_bad{where}"
+                    f"{self.source} {self._first}; mend the line, or allow bad lines with {self.key}{where}"
                 )
             raise DataError(
-                f"{self.source}: {self.count} bad lines, more than docs.max_bad={self.max_bad}; "
+                f"{self.source}: {self.count} bad lines, more than {self.key}={self.max_bad}; "
                 f"the first is {self._first}{where}"
             )
+
+    def note(self) -> str:
+        """What was left out, in one line; empty where nothing was."""
+        lines = "line is" if self.count == 1 else "lines are"
+        return f"{self.source}: {self.count} bad {lines} left out, the first is {self._first}" if self.count else ""
 
 
 def read_documents(
@@ -85,9 +92,13 @@ def read_documents(
     Up to `max_bad` bad lines are left out and written to `quarantine`. Raises DataError above that, and for a file that
     is missing, empty or without one good line.
     """
-    faults = Quarantine(str(path), max_bad, quarantine)
+    return read_documents_into(Quarantine(str(path), max_bad, quarantine), limit)
+
+
+def read_documents_into(faults: Quarantine, limit: int | None = None) -> list[Document]:
+    """The same, where the bad lines go to `faults`, which names the file."""
     documents: list[Document] = []
-    for document in iterate_documents(path, faults):
+    for document in iterate_documents(faults.source, faults):
         documents.append(document)
         if limit is not None and len(documents) >= limit:
             break

@@ -20,7 +20,8 @@ from typing import Literal
 from envs import synthetic_invoice, synthetic_receipt
 from envs.synthetic_bill import Family, unprotect
 from rewards.document import Document
-from rewards.rubric import Rubric
+from rewards.errors import RewardError
+from rewards.rubric import Rubric, RubricScore
 from rewards.task import Task, load_task
 
 FAMILIES: Mapping[str, tuple[Family, ...]] = {
@@ -45,12 +46,31 @@ def generate(task: str, seed: int, index: int, layouts: Layouts = "all", noise: 
     """Document `index` of the stream `seed`: the same on every machine.
 
     A page that cannot be told apart (an item called DELIVERY, a misread heading) is drawn again: about 1 in 400. Which
-    it is, the task's own rubric says: gold below the maximum. noise: the share of documents with the noise of reading
-    machines, in [0, 1].
+    it is, the task's own rubric says: gold below the maximum. Raises RewardError where every page is. noise: the share
+    of documents with the noise of reading machines, in [0, 1].
     """
     known, rubric = _judge(task)
-    pages = (draw(task, seed, index, layouts, noise, attempt) for attempt in itertools.count())
-    return next(page for page in pages if rubric.score(page, known.canonical(page.gold or {})).total == 1.0)
+    for attempt in range(MOST_DRAWS):
+        page = draw(task, seed, index, layouts, noise, attempt)
+        score = rubric.score(page, known.canonical(page.gold or {}))
+        if score.total == 1.0:
+            return page
+    raise RewardError(
+        f"document {index} of seed {seed}: the rubric of task {task!r} gave none of {MOST_DRAWS} golds the maximum; "
+        f"the last, {page.id}, has {score.total:.3f}: {_why(score)}"
+    )
+
+
+MOST_DRAWS = 50  # one in 400 pages is drawn twice
+
+
+def _why(score: RubricScore) -> str:
+    """The costliest finding, in words."""
+    if score.error is not None:
+        return score.error
+    lost = [finding for finding in score.findings if finding.points is not None and finding.points < 1.0]
+    worst = min(lost, key=lambda finding: finding.points or 0.0, default=None)
+    return f"{worst.path or 'whole'}: {worst.why}" if worst is not None else "no finding says why"
 
 
 def draw(task: str, seed: int, index: int, layouts: Layouts, noise: float, attempt: int = 0) -> Document:

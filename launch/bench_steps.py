@@ -26,6 +26,7 @@ def _run(name: str, args: list[str]) -> dict[str, Any]:
             f"task={settings['task']}",
             f"model.path={settings['model']}",
             f"model.attention={settings['attention']}",
+            f"model.gradient_checkpointing={str(settings['checkpointing']).lower()}",
             f"batch.documents_per_step={settings['documents']}",
             f"batch.group_size={settings['group']}",
             f"batch.tokens_per_batch={settings['tokens_per_batch']}",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -313,6 +314,10 @@ def run_here(jobs: Sequence[Job], parallel: int, retries: int) -> list[str]:
         lines = errors.decode("utf-8", "replace").strip().splitlines()
         return lines[-1].removeprefix("offramp: error: ") if lines else f"{j.folder.name}: exit {process.returncode}"
 
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
     with ThreadPoolExecutor(parallel) as pool:
         try:
             outcomes = list(pool.map(one, enumerate(todo, start=1)))
@@ -322,6 +327,8 @@ def run_here(jobs: Sequence[Job], parallel: int, retries: int) -> list[str]:
                 if process.poll() is None:
                     process.terminate()
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return [outcome for outcome in outcomes if outcome is not None]
 
 

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from envs.documents import read_documents
-from launch.score import number_of, pair_up, read_completions, read_keys
+from launch.score import known_documents, number_of, pair_up, read_completions, read_keys
 from rewards.document import Document
 from rewards.errors import ConfigError, DataError
 from rewards.fields import FieldReport, compare
-from rewards.grade import Graded, RiskCoverage, confidence, grade, review_order, risk_coverage, table
+from rewards.grade import Graded, RiskCoverage, confidence, doubted, grade, review_order, risk_coverage, table
 from rewards.task import Task, load_task, nearest
 
 KEYS = {
@@ -21,6 +20,7 @@ KEYS = {
     "completions": 'JSON lines of {"id": ..., "completion": ...}; traces will do',
     "field": "the field whose answers are judged: a path such as total, header or document (header; document without)",
     "accept": "the confidence from which an answer is accepted (0.8)",
+    "aside": "fields whose own faults make no answer doubted, with commas between: items[].name",
     "coverage": "the share of answers at which precision is reported (0.75)",
     "precision": "the precision for which the largest coverage is reported (0.98)",
     "output": "a folder for graded.jsonl (the review queue), and with gold curve.json and curve.png",
@@ -38,15 +38,17 @@ def run(args: list[str], as_json: bool) -> dict[str, Any] | None:
     max_bad = number_of(values, "max_bad", 0, int)
     shares = {key: _share(values, key, default) for key, default in (("coverage", 0.75), ("precision", 0.98))}
     accept = _share(values, "accept", 0.8)
-    documents = {d.id: d for d in read_documents(values["docs.path"], max_bad=max_bad, quarantine=None)}
+    documents = {d.id: d for d in known_documents(values["docs.path"], max_bad)}
     pairs = pair_up(documents, read_completions(values["completions"], max_bad), values["completions"])
     flat = [(document, completion) for document, completions in pairs for completion in completions]
     wanted = _field(values, task)
+    aside = _aside(values, task)
     fields = None if wanted in ("header", "document") else [wanted]
     attempts = grade(flat, task)
     result = table(attempts, accept)
     result["field"] = wanted
     result["accepted"] = sum(confidence(a, fields) >= accept for a in attempts) / len(attempts)
+    result["doubted"] = sum(doubted(a, aside) for a in attempts)
     judged = _judged(task, flat, attempts, wanted)
     curve = None
     if judged:
@@ -65,6 +67,7 @@ def run(args: list[str], as_json: bool) -> dict[str, Any] | None:
                     "confidence": round(entry.confidence, 6),
                     "reward": round(entry.attempt.score.total, 6),
                     "accepted": entry.confidence >= accept,
+                    "doubted": doubted(entry.attempt, aside),
                     "reasons": entry.reasons,
                 }
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -88,6 +91,14 @@ def _field(values: dict[str, str], task: Task) -> str:
     if wanted not in known:
         raise ConfigError(f"field={wanted}: no field outside arrays{nearest(wanted, known)}")
     return wanted
+
+
+def _aside(values: dict[str, str], task: Task) -> list[str]:
+    names = [name.strip() for name in values.get("aside", "").split(",") if name.strip()]
+    for name in names:
+        if name not in task.fields:
+            raise ConfigError(f"aside={name}: no field of the task{nearest(name, list(task.fields))}")
+    return names
 
 
 def _judged(
@@ -140,6 +151,7 @@ def _print(result: dict[str, Any]) -> None:
     for path, one in result["fields"].items():
         note = f"{100 * one['doubted']:.0f} % doubted: {one['why']}" if one["why"] else ""
         line(f"  {path}", one["points"], note)
+    line("doubted", result["doubted"] / result["n"], f"{result['doubted']} completions lost points")
     line("accepted", result["accepted"], f"confidence in {result['field']} at least {result['accept']:g}")
     if "with_gold" in result:
         line("right", result["right"], f"{result['field']} equals gold, {result['with_gold']} completions")

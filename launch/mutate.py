@@ -6,8 +6,7 @@ import json
 from collections import Counter, defaultdict
 from typing import Any
 
-from envs.documents import read_documents
-from launch.score import number_of, read_completions, read_keys
+from launch.score import known_documents, number_of, read_completions, read_keys
 from launch.validate import bare_path, share_of, with_gold
 from rewards.document import Document
 from rewards.errors import ConfigError, DataError, RewardError
@@ -107,7 +106,7 @@ def _with_answers(task: Task, values: dict[str, str]) -> list[Document]:
     answers = dict(read_completions(values["completions"], max_bad))
     rubric = Rubric(task)
     found = []
-    for document in read_documents(values["docs.path"], max_bad=max_bad, quarantine=None):
+    for document in known_documents(values["docs.path"], max_bad):
         attempt = parse(answers.get(document.id, ""))
         if isinstance(attempt, Attempt) and valid(rubric.plan, attempt.value):
             found.append(Document(document.id, document.text, document.group, attempt.value))

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from envs.documents import read_documents
 from launch.numbers import mean, pearson, percentile, share, spread
 from launch.rollouts import choose_steps, documents_of, find_run, read_rollouts
-from launch.score import number_of, pair_up, read_completions, read_keys
+from launch.score import known_documents, number_of, pair_up, read_completions, read_keys
 from rewards.document import Document
 from rewards.errors import ConfigError, DataError
 from rewards.rubric import Rubric, RubricScore
@@ -91,7 +90,7 @@ def groups_of(values: dict[str, str]) -> tuple[Task, list[tuple[Document, list[s
             raise ConfigError(f"{key}: has no value yet; give {key}=VALUE ({KEYS[key]}), or run=FOLDER")
     task = load_task(values["task"])
     max_bad = number_of(values, "max_bad", 0, int)
-    known = {d.id: d for d in read_documents(values["docs.path"], max_bad=max_bad, quarantine=None)}
+    known = {d.id: d for d in known_documents(values["docs.path"], max_bad)}
     return task, pair_up(known, read_completions(values["completions"], max_bad), values["completions"])
 
 

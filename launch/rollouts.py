@@ -74,7 +74,7 @@ def read_rubric(name_or_path: str) -> dict[str, Any]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"rubric={name_or_path}: no such file{nearest(name_or_path, known)}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as fault:
         raise ConfigError(f"rubric={name_or_path}: cannot be read: {str(fault).splitlines()[0]}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"rubric={name_or_path}: must be a mapping with gates, rewards and abstain")

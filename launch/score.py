@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from envs.documents import Quarantine, iterate_documents, iterate_lines, read_documents, text_of
+from envs.documents import Quarantine, iterate_documents, iterate_lines, nothing, read_documents_into, text_of
 from rewards.document import Document
 from rewards.errors import ConfigError, DataError
 from rewards.task import load_task
@@ -34,7 +34,7 @@ def score(args: list[str], as_json: bool) -> dict[str, Any] | None:
 
     task = load_task(values["task"])
     max_bad = number_of(values, "max_bad", 0, int)
-    documents = {d.id: d for d in read_documents(values["docs.path"], max_bad=max_bad, quarantine=None)}
+    documents = {d.id: d for d in known_documents(values["docs.path"], max_bad)}
     pairs = pair_up(documents, read_completions(values["completions"], max_bad), values["completions"])
     with RewardPool(task, number_of(values, "workers", 1, int), number_of(values, "deadline_s", 10.0, float)) as pool:
         scores = [one for group in pool.score(pairs) for one in group]
@@ -88,16 +88,32 @@ def read_keys(
     return values
 
 
+def known_documents(path: str, max_bad: int) -> list[Document]:
+    """All documents; bad lines that are tolerated are counted on stderr. Raises DataError."""
+    faults = Quarantine(path, max_bad, None, "max_bad")
+    found = read_documents_into(faults)
+    _say(faults)
+    return found
+
+
+def _say(faults: Quarantine) -> None:
+    if note := faults.note():
+        print(f"offramp: {note}", file=sys.stderr)
+
+
 def read_completions(path: str, max_bad: int) -> list[tuple[str, str]]:
     """(document id, completion) of each line. Raises DataError."""
-    faults = Quarantine(path, max_bad, None)
+    faults = Quarantine(path, max_bad, None, "max_bad")
 
     def check(row: dict[str, Any], line: int) -> tuple[str, str]:
         return text_of(row, "id"), text_of(row, "completion", may_be_empty=True)
 
     found = list(iterate_lines(path, faults, check))
+    if not found and faults.count:
+        nothing(faults, "completion")
     if not found:
         raise DataError(f"completions={path}: no completions")
+    _say(faults)
     return found
 
 

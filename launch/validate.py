@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from envs import synthetic
-from envs.documents import read_documents
-from launch.score import number_of, read_keys
+from launch.score import known_documents, number_of, read_keys
 from rewards.document import Document
 from rewards.errors import ConfigError, DataError, RewardError
 from rewards.hacks import HACKS, complete, hacks
@@ -89,7 +88,7 @@ def with_gold(task: Task, values: dict[str, str]) -> list[Document]:
             return synthetic.documents(task.name, number_of(values, "count", 200, int), int(seed))
         except ValueError as fault:
             raise ConfigError(f"docs.path=synthetic: {fault}") from None
-    documents = read_documents(path, max_bad=number_of(values, "max_bad", 0, int), quarantine=None)
+    documents = known_documents(path, number_of(values, "max_bad", 0, int))
     known = [document for document in documents if complete(task, document)]
     if not known:
         keys = ", ".join(task.schema.get("required", ()))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from rewards import normalize
 from rewards.document import DocumentIndex, Number
 from rewards.misread import long_words, respaced, short_words
-from rewards.plan import FieldPlan, Plan
+from rewards.plan import FieldPlan, Phrases, Plan
 from rewards.support import BESIDE, ELSEWHERE, UNLABELLED, Evidence, Support, put
 from rewards.table import known_zone
 
@@ -145,14 +146,7 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
     for number in _paid(field, index) if field.spec.last and field.stop is not None else ():
         put(values, fold(number.value), Support(1.0, (number.start, number.end), "what was paid less the change"))
     if not chosen and field.spec.expected == "always":
-        lines = [row.spaced for row in index.lines]
-        halted = [field.stop is not None and field.stop.in_spaced(row) for row in lines]
-        cued = [
-            field.cue is not None and field.cue.in_spaced(row) and not halt
-            for row, halt in zip(lines, halted, strict=True)
-        ]
-        rest = [n for n in index.money if cued[n.line]] or [n for n in index.money if not halted[n.line]]
-        for number in rest or index.money:
+        for number in _unlabelled(field, index):
             put(
                 values,
                 fold(number.value),
@@ -166,14 +160,36 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
     return Evidence(values, expected)
 
 
+def _unlabelled(field: FieldPlan, index: DocumentIndex) -> Sequence[Number]:
+    """Where no amount stands at a label of its own: those on lines that speak of the field. Else a subtotal that is
+    the last amount before the payment; else all but those on lines that speak of something else; else all."""
+
+    def on(listed: Phrases | None) -> list[bool]:
+        return [listed is not None and listed.in_spaced(row.spaced) for row in index.lines]
+
+    cued, halted, avoided = on(field.cue), on(field.stop), on(field.avoid)
+    following = {a: b for a, b in pairwise(dict.fromkeys(number.line for number in index.money)) if halted[b]}
+    tiers: tuple[Callable[[int], bool], ...] = (
+        lambda line: cued[line] and not halted[line] and not avoided[line],
+        lambda line: cued[line] and not halted[line] and line in following,
+        lambda line: not halted[line] and (not avoided[line] or line in following),
+        lambda line: not halted[line],
+    )
+    for holds in tiers:
+        found = [number for number in index.money if holds(number.line)]
+        if found:
+            return found
+    return index.money
+
+
 def _paid(field: FieldPlan, index: DocumentIndex) -> list[Number]:
     """Amounts that are what was given less what came back (CASH 50.00, CHANGE 20.20), and printed apart from these."""
     assert field.stop is not None
     lines: list[int] = []
     for i, line in enumerate(index.lines):
         if field.stop.in_spaced(line.spaced):
-            # The amount may stand below its label.
-            lines += [i] if line.money else [i + 1] if i + 1 < len(index.lines) and index.lines[i + 1].money else []
+            # The amount may stand below its label, without words of its own.
+            lines += [i] if line.money else [i + 1] if _bare(index, i + 1) else []
     lines = lines[:MAX_TILL]
     if len(lines) < 2:
         return []
@@ -183,6 +199,13 @@ def _paid(field: FieldPlan, index: DocumentIndex) -> list[Number]:
 
 
 MAX_TILL = 6  # lines of a payment
+
+
+def _bare(index: DocumentIndex, i: int) -> bool:
+    """Whether a line holds an amount and no words but marks."""
+    if i >= len(index.lines) or not index.lines[i].money:
+        return False
+    return not any(word.isalpha() and word not in _MARK_WORDS for word in index.lines[i].words)
 
 
 def _elsewhere(index: DocumentIndex, unsigned: bool) -> dict[Any, Support]:

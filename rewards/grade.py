@@ -114,6 +114,14 @@ def reasons(attempt: Graded) -> tuple[str, ...]:
     return tuple([*head, *(why for why, _ in lost.most_common(MOST_REASONS))])
 
 
+def doubted(attempt: Graded, aside: Sequence[str] = ()) -> bool:
+    """Whether the attempt lost points for anything but the fields (paths such as items[].name) that are set aside."""
+    if attempt.score.status != "scored" or attempt.score.gate is not None:
+        return True
+    lost = (f.path for f in attempt.score.findings if f.points is not None and f.points < 1.0)
+    return any(_ROW.sub("[]", path) not in aside for path in lost)
+
+
 def table(attempts: Sequence[Graded], accept: float = 0.8) -> dict[str, Any]:
     """Means over the attempts: n, reward, parts, gates, errors, accepted (share with confidence >= accept), and for
     each field its mean points and the share that lost some (`doubted`), with the commonest reason."""

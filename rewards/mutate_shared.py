@@ -31,6 +31,8 @@ Edit = Callable[[Page, Answer, Random], Iterator[tuple[str, Answer]]]
 # Kinds that nobody can tell without gold on every page that has them: why.
 INVISIBLE: Mapping[str, str] = {
     "date_elsewhere": "a page with two dates and no label beside either does not say which one is its own",
+    "record_names_swapped": "where proposals are described far from their counts (Proposal 1), or in words that two of "
+    "them share, the words beside the counts do not say which is whose",
 }
 INVENTED = ("PREMIUM", "DELUXE", "GLOBAL", "ORGANIC", "CLASSIC")
 LOOKALIKE = str.maketrans("ABEKMHOPCTXaeopcyx", "АВЕКМНОРСТХаеорсух")

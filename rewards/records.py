@@ -105,13 +105,14 @@ KINDRED = 0.8  # of a word that is printed in another form: ratification for rat
 
 def _known(name: frozenset[str], record: Record) -> float:
     """The share of a name's words, by length, that are printed on the record's line or above it."""
-    found = 0.0
+    # Whole letters are counted: a sum of fractions would hang on the order of a set.
+    same = kindred = 0
     for word in name:
         if word in record.above:
-            found += len(word)
+            same += len(word)
         elif word[:STEM] in record.stems:
-            found += KINDRED * len(word)
-    return found / sum(map(len, name))
+            kindred += len(word)
+    return (same + KINDRED * kindred) / sum(map(len, name))
 
 
 def name_points(name: frozenset[str], record: Record, printed: Sequence[Record]) -> float:

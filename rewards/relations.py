@@ -320,7 +320,8 @@ def _walk(node: Expression, into_sums: bool = True) -> Iterator[Expression]:
 def at_path(value: Any, keys: tuple[str, ...]) -> Any:
     """What stands under nested keys; None where there is nothing."""
     for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
+        # The type of what json reads is asked first: Mapping is an abstract class, and slow to ask.
+        value = value.get(key) if type(value) is dict or isinstance(value, Mapping) else None
     return value
 
 
@@ -344,14 +345,24 @@ def evaluate(
         left, right = evaluate(node.left, value, row, missing), evaluate(node.right, value, row, missing)
         return None if left is None or right is None else _apply(node.sign, left, right)
     if isinstance(node, Round):
-        inner = evaluate(node.inner, value, row, missing)
-        return None if inner is None else inner.quantize(node.step, rounding=ROUND_HALF_UP, context=_EXACT)
+        whole = evaluate(node.inner, value, row, missing)
+        return None if whole is None else whole.quantize(node.step, rounding=ROUND_HALF_UP, context=_EXACT)
     rows = rows_of(value, node.array)
     if not rows:
         return missing
     total = Decimal(0)
+    inner = node.inner
+    if isinstance(inner, Path) and inner.array is not None:  # sum(items[].amount), without a call for each row
+        absent = Decimal(0) if inner.optional else missing
+        for each in rows:
+            part = amount(at_path(each, inner.keys))
+            part = absent if part is None else part
+            if part is None:
+                return None
+            total = _EXACT.add(total, part)
+        return total
     for each in rows:
-        part = evaluate(node.inner, value, each, missing)
+        part = evaluate(inner, value, each, missing)
         if part is None:
             return None
         total = _EXACT.add(total, part)

@@ -140,6 +140,9 @@ def _matched(rows: Sequence[tuple[str, Decimal | None]], plan: RowPlan, index: D
             line = option.number.line
             if option.name < floor or line in seen:
                 continue
+            # No row gives way to one that fits as well elsewhere.
+            if line in taken and any(o.name == option.name and o.number.line not in taken for o in options[row]):
+                continue
             seen.add(line)
             if line not in taken or assign(taken[line], floor, seen):
                 taken[line] = row

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from inspect import isfunction
 from math import fsum
 from numbers import Real
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rewards import naive, schema
@@ -22,7 +26,7 @@ from rewards.plausible import characters, plausible
 from rewards.reconcile import reconciles
 from rewards.records import uncovered
 from rewards.score import Finding, Score, Status, not_applicable, scored
-from rewards.task import Task
+from rewards.task import Task, nearest
 
 Reward = Callable[[Document, Mapping[str, Any], Task], "Score | float"]
 
@@ -57,7 +61,7 @@ class Rubric:
         self.task = task
         self.plan = compile_plan(task)
         self.custom: dict[str, Reward] = {
-            name: _load(name) for name, weight in task.rubric.rewards.items() if ":" in name and weight > 0
+            name: _load(name, task.folder) for name, weight in task.rubric.rewards.items() if ":" in name and weight > 0
         }
         # An attempt that passes the gates never scores below one that fails one.
         self.floor = max(task.rubric.gates.values(), default=0.0)
@@ -162,15 +166,37 @@ def document_without_gold(document: Document) -> Document:
     return document if document.gold is None else Document(document.id, document.text, document.group, None)
 
 
-def _load(reference: str) -> Reward:
+def _load(reference: str, folder: Path | None) -> Reward:
+    """The function that `module:function` names: installed, beside the task file or in the working directory."""
+    where = f"rubric.rewards.{reference}: cannot be imported"
     module, _, name = reference.partition(":")
+    # Behind all that is installed: a file called random.py beside the task shadows nothing.
+    places = dict.fromkeys(str(place) for place in (folder, Path.cwd()) if place is not None)
+    sys.path += [place for place in places if place not in sys.path]
+    importlib.invalidate_caches()
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as fault:
-        raise ConfigError(f"rubric.rewards.{reference}: cannot be imported: {fault}") from None
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as fault:
+        if fault.name is not None and f"{module}.".startswith(f"{fault.name}."):
+            looked = " or ".join(places)
+            raise ConfigError(f"{where}: no module {fault.name!r} is installed, or stands in {looked}") from None
+        raise ConfigError(f"{where}: {fault}") from None
+    except (Exception, SystemExit) as fault:  # the user's code runs here
+        raise ConfigError(f"{where}: {type(fault).__name__}: {str(fault).partition(chr(10))[0]}"[:300]) from None
+    own = folder / f"{module.replace('.', '/')}.py" if folder is not None else None
+    file = getattr(loaded, "__file__", None)
+    if own is not None and own.is_file() and (file is None or not own.samefile(file)):
+        raise ConfigError(f"{where}: another module {module!r} is in the way of {own}: {file}; rename it")
+    found = getattr(loaded, name, None)
+    if found is None:
+        raise ConfigError(f"{where}: {file} has no {name!r}{nearest(name, _functions(loaded))}")
     if not callable(found):
         raise ConfigError(f"rubric.rewards.{reference}: is not a function")
     return found  # type: ignore[no-any-return]
+
+
+def _functions(module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if isfunction(value) and value.__module__ == module.__name__]
 
 
 def _checked(outcome: object) -> Score:

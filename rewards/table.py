@@ -169,17 +169,15 @@ def _whole(words: Sequence[str], plan: RowPlan, index: DocumentIndex, first: int
     head = index.text[line.start : line.end]
     tail = head if first == last else index.text[end.start : end.end]
     if first == last:
-        pattern = r"[\W_]*".join(map(re.escape, words))
-        found = re.search(rf"(?<![^\W_]){pattern}(?![^\W_])", head, re.IGNORECASE)
+        found = _in_a_row(words, index, first, head)
         if found is None:
             return 1.0
-        left, right = head[: found.start()], found.end()
+        left, right = head[: found[0]], found[1]
     else:
-        start = re.search(rf"(?<![^\W_]){re.escape(words[0])}", head, re.IGNORECASE)
-        stop = re.search(rf"{re.escape(words[-1])}(?![^\W_])", tail, re.IGNORECASE)
+        start, stop = _start(words[0], index, first, head), _stop(words[-1], index, last, tail)
         if start is None or stop is None:
             return 1.0
-        left, right = head[: start.start()], stop.end()
+        left, right = head[:start], stop
     money = [number.start - end.start for number in end.money if number.start - end.start >= right]
     limit = money[0] if money else len(tail)
     cell = _CELL.match(tail, right, limit)
@@ -195,6 +193,67 @@ def _whole(words: Sequence[str], plan: RowPlan, index: DocumentIndex, first: int
         printed = sum(map(len, words))
         return max(0.3, min(0.8, printed / (printed + missing)))
     return DOUBTFUL if doubt or size else 1.0
+
+
+def _tokens(index: DocumentIndex, i: int, row: str) -> list[tuple[str, int, int]] | None:
+    """(folded, start, end) of each run of letters and digits of a line; None where letters are beyond ASCII, which only
+    a pattern compares as it should. Cached."""
+    key = ("tokens", i)
+    found: list[tuple[str, int, int]] | None = index.cache.get(key)
+    if found is None and row.isascii():
+        found = [(match.group().lower(), match.start(), match.end()) for match in _WORDS.finditer(row)]
+        index.cache[key] = found
+    return found
+
+
+def _plain(word: str) -> bool:
+    return word.isascii() and word.isalnum()
+
+
+def _in_a_row(words: Sequence[str], index: DocumentIndex, i: int, row: str) -> tuple[int, int] | None:
+    """(start, end) of the first place where the words stand one after the other, apart or glued. A pattern says the
+    same, and costs more to compile than a name is worth."""
+    tokens = _tokens(index, i, row) if _plain("".join(words)) else None
+    if tokens is None:
+        pattern = r"[\W_]*".join(map(re.escape, words))
+        found = re.search(rf"(?<![^\W_]){pattern}(?![^\W_])", row, re.IGNORECASE)
+        return None if found is None else found.span()
+    wanted = [word.lower() for word in words]
+    for at, (token, begin, _) in enumerate(tokens):
+        if not token.startswith(wanted[0]):
+            continue
+        k, rest = at, token
+        for j, word in enumerate(wanted):
+            if not rest.startswith(word):
+                break
+            rest = rest[len(word) :]
+            if j == len(wanted) - 1:
+                if not rest:
+                    return begin, tokens[k][2]
+            elif not rest:
+                k += 1
+                if k == len(tokens):
+                    break
+                rest = tokens[k][0]
+    return None
+
+
+def _start(word: str, index: DocumentIndex, i: int, row: str) -> int | None:
+    """Where the first token starts that begins with a word."""
+    tokens = _tokens(index, i, row) if _plain(word) else None
+    if tokens is None:
+        found = re.search(rf"(?<![^\W_]){re.escape(word)}", row, re.IGNORECASE)
+        return None if found is None else found.start()
+    return next((begin for token, begin, _ in tokens if token.startswith(word.lower())), None)
+
+
+def _stop(word: str, index: DocumentIndex, i: int, row: str) -> int | None:
+    """Where the first token ends that ends with a word."""
+    tokens = _tokens(index, i, row) if _plain(word) else None
+    if tokens is None:
+        found = re.search(rf"{re.escape(word)}(?![^\W_])", row, re.IGNORECASE)
+        return None if found is None else found.end()
+    return next((end for token, _, end in tokens if token.endswith(word.lower())), None)
 
 
 def _before(text: str, first: str, plan: RowPlan) -> tuple[int, bool]:

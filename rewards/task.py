@@ -7,7 +7,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from rewards.judge_settings import JudgeSpec, judge_fault
 from rewards.relations import Relation, RelationFault, parse_relation
 
 TASK_FOLDER = Path(__file__).resolve().parents[1] / "configs" / "task"
+LARGEST_FILE = 2**20  # bytes of a task file
 
 Kind = Literal["text", "code", "date", "money", "number", "count", "class"]
 NUMERIC = ("money", "number", "count")
@@ -157,7 +158,8 @@ class TaskFile(_Model):
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """A checked task file. `schema` is its JSON Schema; `relations` are parsed: name -> alternatives. `rows`, `records`
-    and `mentions` say, array by array, how its rows are printed: as a table, as labelled numbers, in running text."""
+    and `mentions` say, array by array, how its rows are printed: as a table, as labelled numbers, in running text.
+    `folder` is the file's: custom rewards may stand beside it."""
 
     name: str
     prompt: str
@@ -170,6 +172,7 @@ class Task:
     records: dict[str, RecordSpec] = field(default_factory=dict)
     mentions: dict[str, MentionSpec] = field(default_factory=dict)
     judge: JudgeSpec | None = None
+    folder: Path | None = None
 
     def canonical(self, gold: Mapping[str, Any]) -> str:
         """The completion that says `gold`: compact JSON, keys in the schema's order, required keys always, optional
@@ -260,6 +263,8 @@ def load_task(name_or_path: str | Path) -> Task:
     path = _task_path(name_or_path)
     where = path.name
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ConfigError(f"{where}: larger than {LARGEST_FILE} bytes; this is no task file")
         loader = _Loader(path.read_text(encoding="utf-8"))
         loader.name = where
         try:
@@ -273,9 +278,11 @@ def load_task(name_or_path: str | Path) -> Task:
         line = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(fault, "problem", None) or "cannot be read"
         raise ConfigError(f"{where}: {line}not valid YAML: {problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: not usable: nested too deeply") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{where}: must be a mapping with the keys {', '.join(_file_keys())}")
-    return task_from_dict(raw, where)
+    return task_from_dict(raw, where, path.resolve().parent)
 
 
 def _file_keys() -> list[str]:
@@ -298,8 +305,8 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     return list(model.model_fields) if model else []
 
 
-def task_from_dict(raw: Mapping[str, Any], where: str = "task") -> Task:
-    """A Task from the content of a task file; `where` names it in faults (ConfigError)."""
+def task_from_dict(raw: Mapping[str, Any], where: str = "task", folder: Path | None = None) -> Task:
+    """A Task from the content of a task file; `where` names it in faults (ConfigError). folder: of the file."""
     try:
         file = TaskFile.model_validate(raw)
     except ValidationError as faults:
@@ -313,7 +320,7 @@ def task_from_dict(raw: Mapping[str, Any], where: str = "task") -> Task:
         # YAML reads a bare no, yes, on and off as true and false.
         given += "; put it in quotes" if isinstance(fault["input"], bool) and "string" in fault["type"] else ""
         raise ConfigError(f"{where}: {key}: {fault['msg'][0].lower()}{fault['msg'][1:]}{given}") from None
-    return _checked(file, where)
+    return replace(_checked(file, where), folder=folder)
 
 
 def _checked(file: TaskFile, where: str) -> Task:

@@ -17,6 +17,8 @@ from rl.bench_sides import machine
 from rl.bench_update import STARTER
 
 RESULTS = STARTER.parent / "bench"
+CHECKPOINTED = 2048
+"""Distinct tokens of a group from which on checkpointing=auto means true: there its memory is worth its time."""
 
 SETTINGS: dict[str, tuple[Any, str]] = {
     "model": (str(STARTER), "a model folder"),
@@ -26,8 +28,9 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "documents": (4, "documents of a step"),
     "rounds": (5, "turns of each side, after one to warm up"),
     "threads": (2, "torch threads"),
-    "tokens-per-batch": (4096, "token budget of our micro-batches and of the limit's"),
+    "tokens-per-batch": (1024, "token budget of our micro-batches, which hold a group at least, and of the limit's"),
     "attention": ("shared_prefix", "shared_prefix or plain, of our side"),
+    "checkpointing": ("auto", "gradient checkpointing on our side; TRL has it by default: true, false or auto"),
     "task": ("receipt", "whose prompt and rubric"),
     "seed": (0, "of tokens and documents"),
 }
@@ -129,6 +132,12 @@ def read_settings(name: str, args: Sequence[str], known: Mapping[str, tuple[Any,
     for key, value in settings.items():
         if isinstance(value, int) and value < (0 if key == "seed" else 1):
             raise ConfigError(f"--{key.replace('_', '-')} {value}: must be at least 1")
+    if "checkpointing" in settings:
+        if settings["checkpointing"] not in ("auto", "true", "false"):
+            raise ConfigError(f"--checkpointing {settings['checkpointing']}: must be true, false or auto")
+        tokens = settings["prompt"] + settings["group"] * settings["completion"]
+        auto = tokens > CHECKPOINTED
+        settings["checkpointing"] = auto if settings["checkpointing"] == "auto" else settings["checkpointing"] == "true"
     return settings
 
 

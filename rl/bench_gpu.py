@@ -45,7 +45,7 @@ def _policy(shape: str, device: Any) -> Any:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from rl.policy import Policy, PolicyModel
+    from rl.policy import Policy, PolicyModel, keep_attention
     from rl.shared_prefix import ATTENTION_NAME
 
     tiny = shape == "tiny"
@@ -61,7 +61,7 @@ def _policy(shape: str, device: Any) -> Any:
     torch.manual_seed(0)
     with device:
         causal_lm = Qwen3ForCausalLM(config).train()
-    causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
+    causal_lm.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": keep_attention})
     return Policy(PolicyModel(causal_lm, "bfloat16"), None, "bfloat16", "shared_prefix")
 
 

@@ -44,7 +44,6 @@ class Worker:
         threads = str(settings["threads"])
         environment = os.environ | {
             "OMP_NUM_THREADS": threads,
-            "OMP_WAIT_POLICY": "passive",
             "HF_HUB_OFFLINE": "1",
             "WANDB_MODE": "disabled",
             "TRL_EXPERIMENTAL_SILENCE": "1",

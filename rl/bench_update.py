@@ -117,7 +117,7 @@ class Ours(Measured):
         from rl.policy import load_policy
 
         super().__init__(settings)
-        self.policy = load_policy(settings["model"], "bfloat16", settings["attention"])
+        self.policy = load_policy(settings["model"], "bfloat16", settings["attention"], settings["checkpointing"])
         self.groups = random_groups(settings, self.policy.causal_lm.config.vocab_size)
         torch.manual_seed(settings["seed"])
         self.advantages_PG = torch.randn(settings["documents"], settings["group"])

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rewards.errors import ConfigError
@@ -144,8 +145,10 @@ class Policy:
 def load_policy(path: str | Path, dtype: Dtype, attention: Attention, gradient_checkpointing: bool = False) -> Policy:
     """Load a causal language model by folder or hub name, with float32 master weights.
 
-    `dtype` "bfloat16" computes under bf16 autocast. Dropout is turned off: the policy must give the probabilities that
-    it sampled with. Raises ConfigError where there is no such model.
+    `dtype` "bfloat16" computes under bf16 autocast. Gradient checkpointing computes the layers again in the backward,
+    but not their attention: with long prompts that is most of the time, and its outputs are little of the memory.
+    Dropout is turned off: the policy must give the probabilities that it sampled with. Raises ConfigError where there
+    is no such model.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -160,8 +163,24 @@ def load_policy(path: str | Path, dtype: Dtype, attention: Attention, gradient_c
             module.attention_dropout = 0.0
     causal_lm.train()
     if gradient_checkpointing:
-        causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
+        causal_lm.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": keep_attention})
     return Policy(PolicyModel(causal_lm, dtype), tokenizer, dtype, attention)
+
+
+def keep_attention() -> Any:
+    """For torch.utils.checkpoint: what attention kernels gave is kept, everything else is computed again."""
+    aten = torch.ops.aten
+    kept = {
+        aten._scaled_dot_product_flash_attention_for_cpu.default,
+        aten._scaled_dot_product_flash_attention.default,
+        aten._scaled_dot_product_efficient_attention.default,
+        aten._scaled_dot_product_cudnn_attention.default,
+    }
+
+    def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+        return CheckpointPolicy.MUST_SAVE if operation in kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return create_selective_checkpoint_contexts(policy)  # type: ignore[no-untyped-call]
 
 
 def plain_rows(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """Shared-prefix attention in tiles of plain matrix products: no mask larger than a tile, on any device.
 
+For what the kernels of rl/prefix_flash.py and rl/prefix_flex.py do not do.
+
 Each group gives two kinds of work: the rows of the prompt attend to it causally and the rows of the tree attend to all
 of it; the branches of the tree attend causally to themselves. A tree token's two parts are merged by their log-sum-exp.
 

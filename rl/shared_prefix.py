@@ -20,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rl.prefix_attention import Rules, tiled_attention
+from rl.prefix_flash import flash_attention, flash_attention_is_there
 from rl.prefix_flex import flex_attention_is_there, flexible_attention
 from rl.prefix_layout import PrefixLayout
 
@@ -68,16 +69,24 @@ def attention(
             raise UnsupportedAttention(f"{type(module).__name__} uses {name}")
     if query.shape[0] != 1:
         raise UnsupportedAttention("a packed sequence is one row")
+    window = kwargs.get("sliding_window") or None
+    if window is not None and window > int(prefix_layout.position_S.max()):
+        window = None  # no sequence here is longer than it
     rules = Rules(
         scale=kwargs.get("scaling") or 1.0 / math.sqrt(query.shape[-1]),
-        window=kwargs.get("sliding_window") or None,
+        window=window,
         softcap=kwargs.get("softcap") or None,
     )
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     query_SHD, key_SKD, value_SKD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    attend = flexible_attention if flex_attention_is_there(query.device) else tiled_attention
+    if flex_attention_is_there(query.device):
+        attend = flexible_attention
+    elif flash_attention_is_there(query_SHD, value_SKD, rules):
+        attend = flash_attention
+    else:
+        attend = tiled_attention
     return attend(query_SHD, key_SKD, value_SKD, prefix_layout, rules).unsqueeze(0), None
 
 

@@ -2,13 +2,17 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
+from envs import synthetic
 from envs.prompts import messages
 from envs.synthetic import FAMILIES, documents, families, generate, mixture
-from rewards.task import load_task
+from rewards.errors import RewardError
+from rewards.rubric import Rubric
+from rewards.task import Bounds, load_task
 
 COUNT = 1500
 
@@ -115,3 +119,14 @@ def test_prompt_holds_the_text_and_no_gold() -> None:
     assert message["role"] == "user" and message["content"].endswith(document.text)
     assert task.canonical(document.gold) not in message["content"]
     assert '"additionalProperties"' in messages(task, document.text, schema_in_prompt=True)[0]["content"]
+
+
+def test_a_rubric_that_is_never_pleased_ends_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load_task("receipt")
+    other = replace(task, plausible=task.plausible | {"total": Bounds(min=0, max=0)})
+    monkeypatch.setattr(synthetic, "_judge", lambda name: (other, Rubric(other)))
+    with pytest.raises(
+        RewardError, match=r"document 4 of seed 3: .*'receipt' gave none of 50 golds .*: total: "
+    ) as caught:
+        generate("receipt", seed=3, index=4)
+    assert "\n" not in str(caught.value)

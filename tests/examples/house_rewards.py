@@ -4,7 +4,7 @@
       rewards: {grounded: 4, reconciles: 2, covers: 2, house_rewards:known_vendor: 1, house_rewards:no_round_total: 0.5}
       allow: [house_rewards:known_vendor, house_rewards:no_round_total]
 
-The module must be importable where the command runs: PYTHONPATH=. offramp score task=mine.yaml ...
+The module stands beside the task file or in the working directory, or is installed: offramp score task=mine.yaml ...
 """
 
 from __future__ import annotations

@@ -65,3 +65,59 @@ def test_explain(files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
 def test_mistake(words: list[str], code: int, says: str, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([words[0], *GIVEN, *words[1:]]) == code
     assert says in capsys.readouterr().err
+
+
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "binary": (bytes(range(128, 256)) * 40, "invalid UTF-8 at byte"),
+    "zeros": (b"\0" * 5000, "not JSON"),
+    "empty": (b"", "no completions"),
+    "blank": (b"\n \n\n", "no completions"),
+    "sixteen": ('{"id": "r1"}\n'.encode("utf-16"), "the file is UTF-16"),
+    "torn": (b'{"id": "r1", "completion": "{', "torn last line"),
+    "deep": (b"[" * 200_000 + b"\n", "nested too deeply"),
+    "digits": (b'{"id": "r1", "completion": ' + b"9" * 50_000 + b"}\n", "Exceeds the limit"),
+    "huge": (b'{"id": "r1", "completion": "' + b"x" * (16 * 2**20) + b'"}\n', "longer than 16777216 bytes"),
+    "letters": (b'{"id": "r1", "completion": "\xff\xfe"}\n', "invalid UTF-8 at byte"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_one_line(name: str, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, says = HOSTILE[name]
+    Path("hostile.jsonl").write_bytes(content)
+    for words in ([*GIVEN, "completions=hostile.jsonl"], [GIVEN[0], "docs.path=hostile.jsonl", "completions=x"]):
+        assert run(["score", *words]) == 3
+        shown = capsys.readouterr().err
+        assert len(shown.splitlines()) == 1 and len(shown) < 300
+    # Beside a good line it is left out, and said.
+    good = Path("completions.jsonl").read_bytes().splitlines(keepends=True)[0]
+    Path("hostile.jsonl").write_bytes(good + content)
+    code = run(["score", *GIVEN, "completions=hostile.jsonl", "max_bad=200", "--json"])
+    shown_both = capsys.readouterr()
+    assert code == 0
+    assert json.loads(shown_both.out.splitlines()[-1])["n"] == 1
+    if name not in ("empty", "blank"):
+        assert "left out, the first is line 2" in shown_both.err
+        assert run(["score", *GIVEN, "completions=hostile.jsonl"]) == 3
+        shown = capsys.readouterr().err
+        assert "allow bad lines with max_bad" in shown or "bad lines, more than max_bad=0" in shown
+        assert says in shown or name == "sixteen"  # its mark stands at the beginning only
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b"a: " + b"{b: " * 50_000, "nested too deeply"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"a: " + b"x" * 2**20, "larger than 1048576 bytes"),
+        (b"", "must be a mapping"),
+    ],
+)
+def test_a_hostile_task_file_is_one_line(
+    content: bytes, says: str, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("hostile.yaml").write_bytes(content)
+    assert run(["score", "task=hostile.yaml", *GIVEN[1:], "completions=completions.jsonl"]) == 2
+    shown = capsys.readouterr().err
+    assert says in shown and len(shown.splitlines()) == 1

@@ -22,6 +22,16 @@ def test_settings_come_as_flags_or_as_keys() -> None:
         bench.read_settings("update", ["--promt", "1"], bench.SETTINGS)
 
 
+def test_large_groups_are_checkpointed() -> None:
+    assert bench.read_settings("update", [], bench.SETTINGS)["checkpointing"] is False
+    large = ["--prompt", "2000", "--completion", "150", "--group", "16"]
+    assert bench.read_settings("update", large, bench.SETTINGS)["checkpointing"] is True
+    told = [*large, "--checkpointing", "false"]
+    assert bench.read_settings("update", told, bench.SETTINGS)["checkpointing"] is False
+    with pytest.raises(ConfigError, match="--checkpointing yes: must be true, false or auto"):
+        bench.read_settings("update", ["--checkpointing", "yes"], bench.SETTINGS)
+
+
 def test_ratios_are_of_neighbours() -> None:
     found = {"a": [{"seconds": 2.0}, {"seconds": 9.0}], "b": [{"seconds": 1.0}, {"seconds": 3.0}]}
     assert bench_sides.ratios(found, "a", "b") == [2.0, 3.0]

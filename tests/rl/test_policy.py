@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,33 @@ def test_load_scores_like_transformers(tiny_model_dir: Path) -> None:
     torch.testing.assert_close(
         entropy_T[3:7], torch.distributions.Categorical(logits=logits).entropy(), atol=1e-5, rtol=1e-5
     )
+
+
+def test_checkpointing_computes_the_layers_again_but_not_their_attention(tiny_model_dir: Path) -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Count(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: dict[str, int] = {}
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = func.overloadpacket.__name__
+            self.calls[name] = self.calls.get(name, 0) + 1
+            return func(*args, **(kwargs or {}))
+
+    rollouts = tuple(Rollout("a", ids, (-1.0,) * 3, "", "stop", 0, 0) for ids in ((20, 21, 2), (30, 31, 2)))
+    batch = make_batch([Group("a", tuple(range(3, 30)), rollouts)], torch.zeros(1, 2))
+    calls = {}
+    for checkpointing in (False, True):
+        policy = load_policy(tiny_model_dir, "float32", "shared_prefix", checkpointing)
+        policy.logprobs(batch)  # the check at first use
+        with Count() as count:
+            torch.autograd.backward(policy.logprobs(batch).sum())
+        calls[checkpointing] = count.calls
+    flash = "_scaled_dot_product_flash_attention_for_cpu"
+    assert calls[True][flash] == calls[False][flash] > 0
+    assert calls[True]["mm"] > calls[False]["mm"]
 
 
 def test_sampler_gets_the_checkpoint_s_names_without_the_tied_head(tiny_model_dir: Path) -> None:

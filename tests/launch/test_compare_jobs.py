@@ -1,0 +1,34 @@
+"""The comparison's child processes: none is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def test_a_comparison_that_is_told_to_end_ends_its_job(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    sleeper = tmp_path / "sleeper.sh"
+    sleeper.write_text(f"#!/bin/sh\necho $$ > {pid_file}.part && mv {pid_file}.part {pid_file}\nexec sleep 60\n")
+    sleeper.chmod(0o755)
+    script = (
+        "import sys; from pathlib import Path; from launch.compare import Job, run_here;"
+        f"sys.executable = {str(sleeper)!r};"
+        f"run_here([Job('sft', 1, 0, Path({str(tmp_path)!r}), 'key')], parallel=1, retries=0)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not pid_file.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    child = int(pid_file.read_text())
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 128 + signal.SIGTERM
+    while time.monotonic() < until:
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"the job {child} still runs")
