@@ -7,6 +7,7 @@ the labels say and not in how they are written.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -113,6 +114,35 @@ def _written(kind: str, text: str) -> str:
     return text
 
 
+def as_printed(task: Task, value: dict[str, Any], text: str) -> dict[str, Any]:
+    """`value` with each text in the document's own letters, where the document has it in other case or spacing.
+
+    A teacher that writes "Pay parking ticket" for PAY PARKING TICKET is not wrong, but copying is what a small policy
+    can learn, and rewriting is not.
+    """
+    found = copy.deepcopy(value)
+    for path, spec in task.fields.items():
+        if spec.kind == "text":
+            _reprint(found, path.split("."), text)
+    return found
+
+
+def _reprint(value: Any, keys: Sequence[str], text: str) -> None:
+    key, below = keys[0], keys[1:]
+    if not isinstance(value, dict):
+        return
+    if key.endswith("[]"):
+        rows = value.get(key[:-2])
+        for row in rows if isinstance(rows, list) else ():
+            _reprint(row, below, text)
+    elif below:
+        _reprint(value.get(key), below, text)
+    elif isinstance(value.get(key), str) and value[key].strip() and value[key] not in text:
+        words = r"\s+".join(re.escape(word) for word in value[key].split())
+        if match := re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE):
+            value[key] = " ".join(match.group().split())
+
+
 def labels_from_gold(task: Task, documents: Iterable[Document]) -> list[Label]:
     """A label for each document with gold; a required key that gold lacks is unknown, which is not null."""
     labels = []
@@ -120,7 +150,8 @@ def labels_from_gold(task: Task, documents: Iterable[Document]) -> list[Label]:
         if document.gold is not None:
             required = task.schema.get("required", ())
             unknown = tuple(key for key in required if key not in document.gold)
-            labels.append(Label(document.id, canonical_object(task, document.gold), "gold", unknown=unknown))
+            value = as_printed(task, canonical_object(task, document.gold), document.text)
+            labels.append(Label(document.id, value, "gold", unknown=unknown))
     return labels
 
 
@@ -131,7 +162,7 @@ def labels_from_traces(task: Task, documents: Iterable[Document], traces: Mappin
         for trace in reversed(traces.get(document.id, ())):
             value = canonical_value(task, trace.completion)
             if value is not None:
-                labels.append(Label(document.id, value, trace.extractor))
+                labels.append(Label(document.id, as_printed(task, value, document.text), trace.extractor))
                 break
     return labels
 
@@ -143,7 +174,7 @@ def graded(rubric: Rubric, document: Document, traces: Iterable[Trace], *, prune
     the rubric would rather miss: each nullable field becomes null where that raises the reward.
     """
     values = [
-        (trace.extractor, value)
+        (trace.extractor, as_printed(rubric.task, value, document.text))
         for trace in traces
         if (value := canonical_value(rubric.task, trace.completion)) is not None
     ]

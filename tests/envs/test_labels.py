@@ -4,6 +4,7 @@ import json
 
 from envs.documents import Trace
 from envs.labels import (
+    as_printed,
     canonical_value,
     graded_labels,
     labels_from_gold,
@@ -90,3 +91,14 @@ def test_pairs_are_far_enough_apart_and_the_right_way_round() -> None:
     assert pair.rejected == '{"vendor":'
     assert pair.chosen_reward > pair.rejected_reward
     assert ranked_pairs(rubric, [DOCUMENT], {"a": [trace(), trace()]}, min_margin=0.0, pairs_per_document=1) == []
+
+
+def test_labels_take_the_document_s_own_letters() -> None:
+    text = "DION REALTIES  SDN BHD\nPay Parking\n5.00\nTAXI 3.00"
+    value = {"vendor": "Dion Realties Sdn Bhd", "items": [{"name": "PAY PARKING"}, {"name": "tax"}], "total": "5.00"}
+    assert as_printed(TASK, value, text) == {
+        "vendor": "DION REALTIES SDN BHD",
+        "items": [{"name": "Pay Parking"}, {"name": "tax"}],
+        "total": "5.00",
+    }
+    assert value["vendor"] == "Dion Realties Sdn Bhd"
