@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from rewards import normalize
+from rewards.dates import DateFormat, DateMention, find_dates
 
 # What lies beyond these bounds of a page is not looked at: no receipt has it, and a hostile one gains nothing by it.
 MAX_LINES = 2_000
@@ -76,6 +78,14 @@ class DocumentIndex:
             for number in self.numbers:
                 found.setdefault(number.line, []).append(number)
             self.cache["by line"] = found
+        return found
+
+    def dates(self, formats: Collection[DateFormat]) -> list[DateMention]:
+        """The printed dates of the text that one of the forms reads."""
+        key = ("dates", frozenset(formats))
+        found: list[DateMention] | None = self.cache.get(key)
+        if found is None:
+            found = self.cache[key] = find_dates(self.text, formats)
         return found
 
     def characters(self) -> frozenset[str]:

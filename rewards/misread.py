@@ -5,7 +5,7 @@ from __future__ import annotations
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from rewards.document import DocumentIndex
+from rewards.document import DocumentIndex, Line
 from rewards.plan import Plan
 
 LONG = 5  # from this length on a word is told by one wrong character, wherever it stands
@@ -51,6 +51,14 @@ def _misreading(printed: str, meant: str) -> bool:
     if len(printed) <= len(meant):
         return True
     return any(printed == meant[: i + 1] + meant[i:] for i in range(len(meant)))
+
+
+def reread(lines: list[Line], fixes: dict[str, str]) -> list[Line]:
+    """The lines with their words corrected."""
+    if not fixes:
+        return lines
+    texts = [respaced(line.spaced, fixes) for line in lines]
+    return [line._replace(words=text.split(), spaced=text) for line, text in zip(lines, texts, strict=True)]
 
 
 def respaced(spaced: str, fixes: dict[str, str]) -> str:

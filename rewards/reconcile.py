@@ -33,7 +33,8 @@ def reconciles(plan: Plan, value: dict[str, Any], grounded: Grounded) -> Score:
     """
     values: list[float] = []
     findings: list[Finding] = []
-    spans = {f.path: f.span for f in grounded.findings if f.span is not None and f.path in plan.scalars}
+    # The findings of the scalars come first.
+    spans = {f.path: f.span for f in grounded.findings[: len(plan.scalars)] if f.span is not None}
     for name, alternatives in plan.task.relations.items():
         best: float | None = None
         why = "its condition does not hold"
@@ -56,6 +57,8 @@ def reconciles(plan: Plan, value: dict[str, Any], grounded: Grounded) -> Score:
                 continue
             if best is None or outcome > best:
                 best, why = outcome, relation.text if outcome else f"does not close: {relation.text}"
+            if best == 1.0:
+                break  # no alternative closes better
         if best is None and missing:
             best = 0.0
         if best is not None:
