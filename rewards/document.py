@@ -104,7 +104,8 @@ class DocumentIndex:
         return (first.start + at, first.start + at + len(phrase)) if at >= 0 else (first.start, final.end)
 
 
-_NUMBER = re.compile(r"(?<!\d)(?<!\d[.,])(?:[.,](?=\d\d(?!\d)))?\d(?:[\d.,']*\d)?")
+# What must come is asked first: at most characters no number begins.
+_NUMBER = re.compile(r"(?=[\d.,])(?<!\d)(?<!\d[.,])(?:[.,](?=\d\d(?!\d)))?\d(?:[\d.,']*\d)?")
 _DOTLESS = re.compile(r"(?<![A-Z])(?:RM|MYR|USD|EUR|GBP|SGD|AUD|INR)$", re.IGNORECASE)  # RM.50 is 0.50, RS.50 is 50
 _BEFORE = re.compile(
     r"(?P<open>\(\s?)?(?P<sign>-\s?)?(?P<mark>(?:(?<![A-Z])|(?<=\dX))(?:"

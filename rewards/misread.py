@@ -32,12 +32,13 @@ def _corrections(
 ) -> dict[str, str]:
     found: dict[str, str] = {}
     seen: set[str] = set()
+    most = max(map(len, known), default=0) + 1
     lines = index.lines
     for i, line in enumerate(lines):
         if not (line.money or (i + 1 < len(lines) and lines[i + 1].money)) or (rows is not None and i in rows):
             continue
         for word in line.words:
-            if len(word) < least - 1 or word in seen or word in plan.label_words or word.isdigit():
+            if not least - 1 <= len(word) <= most or word in seen or word in plan.label_words or word.isdigit():
                 continue
             seen.add(word)
             near = process.extractOne(word, known, scorer=Levenshtein.distance, score_cutoff=1)

@@ -111,9 +111,7 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
     settled = any(any(n.formed and not n.soft for n in names[i]) and not blocked[i] for i in range(len(rows)))
     whole_line = [formed[i] and _complete(texts[i], line, field) for i, line in enumerate(rows)]
     # What may stand in a name over lines.
-    passes = [
-        i not in numbered and (good[i] or (i not in out and _short(row[0]))) for i, row in enumerate(names)
-    ]
+    passes = [i not in numbered and (good[i] or (i not in out and _short(row[0]))) for i, row in enumerate(names)]
     rank = 0
     values: dict[Any, Support] = {}
     for i, line in enumerate(rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -123,21 +124,32 @@ def _alone(pool: RewardPool, stream: Stream, seconds: float) -> float:
     return count / (time.perf_counter() - begun)
 
 
-def _children() -> int:
-    """Processes below this one, of every generation; 0 where that cannot be known."""
-    below: dict[int, list[int]] = {}
+def _below() -> list[list[str]]:
+    """The fields of /proc/N/stat, from the state on, of every process below this one; [] where there is no /proc."""
+    below: dict[int, list[tuple[int, list[str]]]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
-                    state, parent = file.read().rpartition(") ")[2].split()[:2]
+                    fields = file.read().rpartition(") ")[2].split()
             except OSError:
                 continue
-            if state != "Z":
-                below.setdefault(int(parent), []).append(int(name))
-    count, ahead = 0, [os.getpid()]
+            below.setdefault(int(fields[1]), []).append((int(name), fields))
+    found, ahead = [], [os.getpid()]
     while ahead:
-        children = below.get(ahead.pop(), [])
-        count += len(children)
-        ahead.extend(children)
-    return count
+        for pid, fields in below.get(ahead.pop(), ()):
+            found.append(fields)
+            ahead.append(pid)
+    return found
+
+
+def _children() -> int:
+    """Processes below this one, of every generation; 0 where that cannot be known."""
+    return sum(fields[0] != "Z" for fields in _below())
+
+
+def _cpu_seconds() -> float:
+    """What this process and all below it have used, those that have ended among them."""
+    ticks = sum(int(used) for fields in _below() for used in fields[11:15])  # its own, and of those it has reaped
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime + ticks / os.sysconf("SC_CLK_TCK")

@@ -35,6 +35,7 @@ def reconciles(plan: Plan, value: dict[str, Any], grounded: Grounded) -> Score:
     findings: list[Finding] = []
     # The findings of the scalars come first.
     spans = {f.path: f.span for f in grounded.findings[: len(plan.scalars)] if f.span is not None}
+    sums: dict[str, Decimal | None] = {}
     for name, alternatives in plan.task.relations.items():
         best: float | None = None
         why = "its condition does not hold"
@@ -47,7 +48,7 @@ def reconciles(plan: Plan, value: dict[str, Any], grounded: Grounded) -> Score:
             elif relation.rows is not None:
                 outcome = _rowwise(relation, plan, value, grounded)
             else:
-                outcome = _whole(relation, plan, value, grounded, spans)
+                outcome = _whole(relation, plan, value, grounded, spans, sums)
             if outcome is None:
                 why = "an operand is missing" if best is None else why
                 if relation.kind == "same" and rows_of(value, relation.rows or ""):
@@ -75,9 +76,10 @@ def _whole(
     value: dict[str, Any],
     grounded: Grounded,
     spans: dict[str, tuple[int, int]],
+    sums: dict[str, Decimal | None],
 ) -> float | None:
-    left = evaluate(relation.left, value)
-    right = evaluate(relation.right, value) if relation.right is not None else None
+    left = evaluate(relation.left, value, sums=sums)
+    right = evaluate(relation.right, value, sums=sums) if relation.right is not None else None
     if left is None or right is None:
         return None
     if left != right:
