@@ -65,6 +65,9 @@ def measure(
     In B one reward after the other hangs: the next about when the last one was killed, until `hangs` of them were. The
     groups a second count only those that do not hang. ratio: the median over the rounds of B / A. A hang costs the
     others a kill, a fork and a cold start, some milliseconds, so that a longer deadline gives a ratio nearer to 1.
+    cpu_ms_a_hang: what one costs in CPU time of all processes, the scoring of its document included, counted over a
+    tenth as many hangs with nothing beside them: unlike the ratio it is the same on a busy machine. speed_for_hangs:
+    the share of the workers' cores that takes, where one reward after the other hangs until the deadline.
     memory_growth_mb: of this process, from the end of the first round to the end of the last, which does the same work.
     """
     task = bench_task()
@@ -97,6 +100,9 @@ def measure(
             del pairs, scores
             if turn == 0:  # what one round's work takes is there from now on; growth is what comes on top
                 before = (resident_bytes(), *before[1:])
+        used, count = _cpu_seconds(), max(1, hangs // 10)
+        pool.score([(Document(f"{HANGS}-{i}", documents[0].text, "", None), [completion]) for i in range(count)])
+        cost = (_cpu_seconds() - used) / count
         seconds = time.perf_counter() - start
         after = (resident_bytes(), open_files(), _children())
     ratios = [b / a for a, b in rates]
@@ -104,6 +110,8 @@ def measure(
         "hangs": per_round * rounds,
         "ratio": statistics.median(ratios),
         "ratios": ratios,
+        "cpu_ms_a_hang": 1000 * cost,
+        "speed_for_hangs": cost / (deadline_s * min(workers, os.cpu_count() or 1)),
         "groups_per_s_alone": statistics.median(a for a, _ in rates),
         "groups_per_s_beside_hanging": statistics.median(b for _, b in rates),
         "deadline_s": deadline_s,
