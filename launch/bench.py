@@ -118,6 +118,10 @@ def pool(args: list[str]) -> dict[str, Any] | None:
         f"{result['groups_per_s_alone']:,.0f} groups a second; {result['seconds']:.0f} s"
     )
     print(
+        f"a hang costs {result['cpu_ms_a_hang']:.1f} ms of CPU; hangs of {result['deadline_s']:g} s, "
+        f"one after the other, cost {100 * result['speed_for_hangs']:.1f} % of the speed of {result['workers']} workers"
+    )
+    print(
         f"grown by {result['memory_growth_mb']:.1f} MB, {result['open_files_growth']} open files, "
         f"{result['processes_growth']} processes"
     )

@@ -9,21 +9,24 @@ from itertools import pairwise
 from typing import Any
 
 from rewards import normalize
-from rewards.document import DocumentIndex, Number
-from rewards.misread import long_words, respaced, short_words
+from rewards.document import DocumentIndex, Line, Number
+from rewards.misread import long_words, reread, respaced, short_words
 from rewards.plan import FieldPlan, Phrases, Plan
 from rewards.support import BESIDE, ELSEWHERE, UNLABELLED, Evidence, Support, put
 from rewards.table import known_zone
 
 
-def _reread(plan: Plan, index: DocumentIndex) -> tuple[list[str], dict[str, str]]:
-    """Every line's folded words with misread label words put right, and the corrections; cached."""
-    found: tuple[list[str], dict[str, str]] | None = index.cache.get("reread")
+def _reread(plan: Plan, index: DocumentIndex) -> tuple[list[Line], dict[str, str]]:
+    """The lines with misread label words put right, and the corrections; cached."""
+    found: tuple[list[Line], dict[str, str]] | None = index.cache.get("reread")
     if found is None:
         rows = frozenset(i for row_plan in plan.rows.values() for i in known_zone(row_plan, index).open_)
         long, short = long_words(plan, index), short_words(plan, index, rows)
         both = {**short, **long}
-        lines = [respaced(line.spaced, long if i in rows else both) for i, line in enumerate(index.lines)]
+        lines = reread(index.lines, both)
+        if len(both) > len(long):  # on a row a short word may be a name
+            kept = reread(index.lines, long)
+            lines = [kept[i] if i in rows else line for i, line in enumerate(lines)]
         found = index.cache["reread"] = lines, both
     return found
 
@@ -34,16 +37,15 @@ def _labelled(field: FieldPlan, plan: Plan, index: DocumentIndex) -> list[tuple[
     assert cue is not None
     read, fixes = _reread(plan, index)
     found: list[tuple[Number, bool]] = []
-    for i, line in enumerate(index.lines):
-        if not cue.in_spaced(read[i]):
-            continue
+    for i in cue.lines(read):
+        line = index.lines[i]
         if line.money:
-            found += [(number, True) for number in _own_line(field, index, i, read[i], fixes)]
+            found += [(number, True) for number in _own_line(field, index, i, read[i].spaced, fixes)]
             continue
         if not plan.table_words.isdisjoint(line.words):
             continue
         column = _column(field, index.text[line.start : line.end])
-        if column is None and avoid is not None and avoid.in_spaced(read[i]):
+        if column is None and avoid is not None and avoid.in_spaced(read[i].spaced):
             continue
         for j in range(i + 1, min(i + 6, len(index.lines))):
             below = index.lines[j]
@@ -126,10 +128,8 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
     last: Decimal | None = None
     if field.spec.last and chosen:
         first = chosen[0].line
-        stops = (
-            i for i, row in enumerate(index.lines) if i > first and field.stop and field.stop.in_spaced(row.spaced)
-        )
-        stop = next(stops, len(index.lines))
+        stops = field.stop.lines(index.lines) if field.stop is not None else []
+        stop = next((i for i in stops if i > first), len(index.lines))
         last = [n for n in chosen if n.line < stop or n.line == first][-1].value
         adjusted = _adjusted(field, plan, index, chosen)
         if adjusted is not None:
@@ -164,16 +164,16 @@ def _unlabelled(field: FieldPlan, index: DocumentIndex) -> Sequence[Number]:
     """Where no amount stands at a label of its own: those on lines that speak of the field. Else a subtotal that is
     the last amount before the payment; else all but those on lines that speak of something else; else all."""
 
-    def on(listed: Phrases | None) -> list[bool]:
-        return [listed is not None and listed.in_spaced(row.spaced) for row in index.lines]
+    def on(listed: Phrases | None) -> frozenset[int]:
+        return frozenset(listed.lines(index.lines) if listed is not None else ())
 
     cued, halted, avoided = on(field.cue), on(field.stop), on(field.avoid)
-    following = {a: b for a, b in pairwise(dict.fromkeys(number.line for number in index.money)) if halted[b]}
+    following = {a: b for a, b in pairwise(dict.fromkeys(number.line for number in index.money)) if b in halted}
     tiers: tuple[Callable[[int], bool], ...] = (
-        lambda line: cued[line] and not halted[line] and not avoided[line],
-        lambda line: cued[line] and not halted[line] and line in following,
-        lambda line: not halted[line] and (not avoided[line] or line in following),
-        lambda line: not halted[line],
+        lambda line: line in cued and line not in halted and line not in avoided,
+        lambda line: line in cued and line not in halted and line in following,
+        lambda line: line not in halted and (line not in avoided or line in following),
+        lambda line: line not in halted,
     )
     for holds in tiers:
         found = [number for number in index.money if holds(number.line)]
@@ -186,10 +186,9 @@ def _paid(field: FieldPlan, index: DocumentIndex) -> list[Number]:
     """Amounts that are what was given less what came back (CASH 50.00, CHANGE 20.20), and printed apart from these."""
     assert field.stop is not None
     lines: list[int] = []
-    for i, line in enumerate(index.lines):
-        if field.stop.in_spaced(line.spaced):
-            # The amount may stand below its label, without words of its own.
-            lines += [i] if line.money else [i + 1] if _bare(index, i + 1) else []
+    for i in field.stop.lines(index.lines):
+        # The amount may stand below its label, without words of its own.
+        lines += [i] if index.lines[i].money else [i + 1] if _bare(index, i + 1) else []
     lines = lines[:MAX_TILL]
     if len(lines) < 2:
         return []

@@ -31,18 +31,14 @@ def covered(
     area = known_zone(rows, index)
     owners = {match.number.line: match for match in matches if match is not None and match.name >= NAMED}
     whole = len(owners) == len(matches) and len(owners) > 1
-    count, missing = 0, []
-    for i in sorted(area.open_):
-        line = index.lines[i]
-        if i in owners:
-            count += 1
+    missing = []
+    for i in area.paid:
+        if i in owners or i in labelled:
             continue
-        if i in labelled or not any(n.value for n in line.money):
+        if (whole and index.lines[i].money[-1].value == total) or _detail(rows, index, i, owners):
             continue
-        if (whole and line.money[-1].value == total) or _detail(rows, index, i, owners):
-            continue
-        count += 1
         missing.append(i)
+    count = len(missing) + len(area.open_.intersection(owners))
     if not count:
         return None, []
     return 1.0 - len(missing) / count, missing

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from rewards import normalize
+from rewards.dates import DateFormat, DateMention, find_dates
 
 # What lies beyond these bounds of a page is not looked at: no receipt has it, and a hostile one gains nothing by it.
 MAX_LINES = 2_000
@@ -78,6 +80,14 @@ class DocumentIndex:
             self.cache["by line"] = found
         return found
 
+    def dates(self, formats: Collection[DateFormat]) -> list[DateMention]:
+        """The printed dates of the text that one of the forms reads."""
+        key = ("dates", frozenset(formats))
+        found: list[DateMention] | None = self.cache.get(key)
+        if found is None:
+            found = self.cache[key] = find_dates(self.text, formats)
+        return found
+
     def characters(self) -> frozenset[str]:
         """The characters of the text, in both cases."""
         found: frozenset[str] | None = self.cache.get("characters")
@@ -94,7 +104,8 @@ class DocumentIndex:
         return (first.start + at, first.start + at + len(phrase)) if at >= 0 else (first.start, final.end)
 
 
-_NUMBER = re.compile(r"(?<!\d)(?<!\d[.,])(?:[.,](?=\d\d(?!\d)))?\d(?:[\d.,']*\d)?")
+# What must come is asked first: at most characters no number begins.
+_NUMBER = re.compile(r"(?=[\d.,])(?<!\d)(?<!\d[.,])(?:[.,](?=\d\d(?!\d)))?\d(?:[\d.,']*\d)?")
 _DOTLESS = re.compile(r"(?<![A-Z])(?:RM|MYR|USD|EUR|GBP|SGD|AUD|INR)$", re.IGNORECASE)  # RM.50 is 0.50, RS.50 is 50
 _BEFORE = re.compile(
     r"(?P<open>\(\s?)?(?P<sign>-\s?)?(?P<mark>(?:(?<![A-Z])|(?<=\dX))(?:"

@@ -65,7 +65,7 @@ def gather(plan: Plan, index: DocumentIndex, value: dict[str, Any], abstain: flo
         zone(rows, plan, index)
     for path, field in plan.scalars.items():
         given = value.get(path) if "." not in path else _at(value, path)
-        key = ("scalar", path, given if isinstance(given, (str, type(None))) else repr(given))
+        key = ("scalar", path, given if given is None or isinstance(given, str) else repr(given))
         known: _Known | None = index.cache.get(key)
         if known is None:
             known = index.cache[key] = _scalar(field, plan, index, given, abstain)
@@ -145,21 +145,20 @@ def _rows(result: Grounded, plan: RowPlan, index: DocumentIndex, given: Any) -> 
     # A page with amounts has rows for them, where a relation of the task sums the rows.
     if known_zone(plan, index).open_ or (plan.summed and any(n.value for n in index.money)):
         result.expected.add(array)
-    weights = {key: field.spec.weight for key, field in plan.fields.items()}
-    whole = fsum(weights.values())
+    name_weight, amount_weight = plan.fields[plan.spec.name].spec.weight, plan.fields[plan.spec.amount].spec.weight
+    others = [(key, field) for key, field in plan.fields.items() if key not in (plan.spec.name, plan.spec.amount)]
+    whole = fsum(field.spec.weight for field in plan.fields.values())
     scores: list[float | None] = []
     for i, ((name, amount), match) in enumerate(zip(rows, matches, strict=True)):
         name_points, amount_points, why_name, why_amount, span_name, span_amount = _row(
             name, amount, match, plan, index
         )
-        total = weights[plan.spec.name] * name_points + weights[plan.spec.amount] * amount_points
+        total = name_weight * name_points + amount_weight * amount_points
         result.findings.append(Finding(_path(array, i, plan.spec.name), name, span_name, name_points, why_name))
         result.findings.append(
             Finding(_path(array, i, plan.spec.amount), str(amount), span_amount, amount_points, why_amount)
         )
-        for key, field in plan.fields.items():
-            if key in (plan.spec.name, plan.spec.amount):
-                continue
+        for key, field in others:
             value = given[i].get(key)
             number = _beside(normalize.amount(value), match, index, given[i], plan)
             span = (number.start, number.end) if number else None

@@ -10,7 +10,7 @@ from typing import Any
 
 from rewards import normalize
 from rewards.amounts import amounts
-from rewards.dates import DateMention, find_dates, iso
+from rewards.dates import DateMention, iso
 from rewards.document import DocumentIndex
 from rewards.names import near, top_text
 from rewards.plan import FieldPlan, Plan
@@ -32,7 +32,7 @@ def _order(field: FieldPlan, index: DocumentIndex, mentions: list[DateMention]) 
         marks = {mark.upper() for mark in raw or ()}
         wordy = listed.pattern is not None and any(
             m and m.group().strip().upper() not in normalize.CURRENCY
-            for m in (listed.pattern.search(line.spaced) for line in index.lines)
+            for m in (listed.pattern.search(index.lines[i].spaced) for i in listed.lines(index.lines))
         )
         if wordy or index.marks & marks:
             votes.add(order)
@@ -40,7 +40,7 @@ def _order(field: FieldPlan, index: DocumentIndex, mentions: list[DateMention]) 
 
 
 def _dates(field: FieldPlan, index: DocumentIndex) -> Evidence:
-    mentions = find_dates(index.text, field.spec.formats or ())
+    mentions = index.dates(field.spec.formats or ())
     order = _order(field, index, mentions)
     values: dict[Any, Support] = {}
     before = -1
@@ -103,7 +103,8 @@ def _classes(field: FieldPlan, index: DocumentIndex) -> Evidence:
     values: dict[Any, Support] = {}
     for value, listed in field.words.items():
         raw = {word.upper() for word in (field.spec.words or {})[value]}
-        for line in index.lines:
+        for i in listed.lines(index.lines):
+            line = index.lines[i]
             match = listed.pattern.search(line.spaced) if listed.pattern else None
             if match:
                 exact = match.group().strip() == value.lower()

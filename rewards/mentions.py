@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rewards import normalize
-from rewards.dates import MONTHS, find_dates, iso
+from rewards.dates import MONTHS, iso
 from rewards.document import DocumentIndex
 from rewards.plan import FieldPlan, MentionPlan, Plan
 from rewards.score import Finding
@@ -204,7 +204,7 @@ def _beside(field: FieldPlan, value: Any, index: DocumentIndex, printed: Sequenc
         return Place(0.0, None, "no word near the name speaks for it")
     if field.spec.kind == "date":
         wanted = iso(value)
-        for mention in find_dates(index.text, field.spec.formats or ()):
+        for mention in index.dates(field.spec.formats or ()):
             if any(day == wanted for _, day in mention.readings):
                 return Place(1.0, (mention.start, mention.end), "a printed date")
         return Place(0.0, None, "not printed in the document")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from rewards.document import DocumentIndex
+from rewards.document import DocumentIndex, Line
 from rewards.plan import Plan
 
 LONG = 5  # from this length on a word is told by one wrong character, wherever it stands
@@ -32,12 +32,13 @@ def _corrections(
 ) -> dict[str, str]:
     found: dict[str, str] = {}
     seen: set[str] = set()
+    most = max(map(len, known), default=0) + 1
     lines = index.lines
     for i, line in enumerate(lines):
         if not (line.money or (i + 1 < len(lines) and lines[i + 1].money)) or (rows is not None and i in rows):
             continue
         for word in line.words:
-            if len(word) < least - 1 or word in seen or word in plan.label_words or word.isdigit():
+            if not least - 1 <= len(word) <= most or word in seen or word in plan.label_words or word.isdigit():
                 continue
             seen.add(word)
             near = process.extractOne(word, known, scorer=Levenshtein.distance, score_cutoff=1)
@@ -51,6 +52,14 @@ def _misreading(printed: str, meant: str) -> bool:
     if len(printed) <= len(meant):
         return True
     return any(printed == meant[: i + 1] + meant[i:] for i in range(len(meant)))
+
+
+def reread(lines: list[Line], fixes: dict[str, str]) -> list[Line]:
+    """The lines with their words corrected."""
+    if not fixes:
+        return lines
+    texts = [respaced(line.spaced, fixes) for line in lines]
+    return [line._replace(words=text.split(), spaced=text) for line, text in zip(lines, texts, strict=True)]
 
 
 def respaced(spaced: str, fixes: dict[str, str]) -> str:

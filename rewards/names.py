@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from rapidfuzz import fuzz, process
 
 from rewards import normalize
-from rewards.dates import DATE_FORMATS, find_dates
+from rewards.dates import DATE_FORMATS
 from rewards.document import DocumentIndex, Line
 from rewards.plan import FieldPlan
 from rewards.support import ELSEWHERE, NOT_PRINTED, Evidence, Support, put
@@ -24,10 +24,12 @@ _REGISTRATION = re.compile(
     r"\s*(?:\(\s*)?(?:\b(?:co|c0|company|r+e+g+|re|rg|registration|roc|r0c|rc|brn|ssm|gst|id|n+[o0]|m[o0]|nr|uen|abn|fka)\b[\s.:/(]*){0,6}[A-Z]{0,3}\d{4,}.*",
     re.IGNORECASE,
 )
+_REGISTERED = re.compile(rf"(?=\s){_REGISTRATION.pattern}\Z", re.IGNORECASE)  # where it begins
 _DIGIT = re.compile(r"\d")
 _BRACKETS = re.compile(r"\([^()]*\)")
 _POSTCODE = re.compile(r"\b\d{5,6}\b")
 _DIGITS = re.compile(r"\d\D?\d\D?\d")
+_FOUR_DIGITS = re.compile(r"\d{4}")
 _LABEL = re.compile(r"^(?:[^:]{2,20}:\s*|#?\d{4,}\s+)")
 
 
@@ -36,11 +38,14 @@ _AND = frozenset(("and", "dan", "und", "et", "e", "of", "the"))
 
 
 class _Name(NamedTuple):
-    """One reading of a line as a name: its letters and digits, whether it has a company form, whether it may be one."""
+    """One reading of a line as a name: its letters and digits, whether it has a company form, whether it may be one,
+    how many digits it has, and whether it is words more than digits."""
 
     key: str
     formed: bool
     soft: bool
+    digits: int
+    wordy: bool
 
 
 def _variants(row: str) -> list[tuple[str, bool]]:
@@ -59,31 +64,34 @@ def _variants(row: str) -> list[tuple[str, bool]]:
                 found.append((part[:at], labelled))
                 break
             at = part.find("(", at + 1)
-        for match in re.finditer(r"\s", part):
-            if _REGISTRATION.fullmatch(part, match.start()):
-                found.append((part[: match.start()], labelled))
-                break
+        if _FOUR_DIGITS.search(part) is not None and (match := _REGISTERED.search(part)):
+            found.append((part[: match.start()], labelled))
     return found
 
 
-def _readings(field: FieldPlan, row: str, spaced_row: str) -> list[_Name]:
+def _readings(field: FieldPlan, row: str, line: Line) -> list[_Name]:
     found = []
-    soft_row = field.avoid is not None and field.avoid.in_spaced(spaced_row)
+    soft_row = field.avoid is not None and field.avoid.in_spaced(line.spaced)
+    whole = line.end - line.start <= MAX_NAME
     for text, labelled in _variants(row):
-        spaced = f" {' '.join(normalize.words(text))} "
+        as_printed = whole and text == row
+        spaced = line.spaced if as_printed else f" {' '.join(normalize.words(text))} "
         formed = field.prefer is not None and field.prefer.in_spaced(spaced)
-        soft = soft_row if labelled else field.avoid is not None and field.avoid.in_spaced(spaced)
+        soft = soft_row if labelled or as_printed else field.avoid is not None and field.avoid.in_spaced(spaced)
         comma = "," in text and _DIGIT.search(text) is not None
         soft |= comma or text.rstrip()[-1:] == "," or _POSTCODE.search(text) is not None
         # An address has a form by accident: KG. DUSUN NANDING, 43100 HULU LANGAT.
-        found.append(_Name(spaced.replace(" ", ""), formed and not comma, soft))
+        key = spaced.replace(" ", "")
+        digits = len(_DIGIT.findall(key))
+        letters = len(key) - digits
+        found.append(_Name(key, formed and not comma, soft, digits, letters >= 2 and letters > digits))
     return found
 
 
 def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
     spec = field.spec
     rows = index.lines[: spec.top]
-    names = [_readings(field, index.text[line.start : line.end][:MAX_NAME].strip(), line.spaced) for line in rows]
+    names = [_readings(field, index.text[line.start : line.end][:MAX_NAME].strip(), line) for line in rows]
     blocked = [False] * len(rows)
     for i, line in enumerate(rows):
         if field.other is not None and field.other.starts(line.spaced):
@@ -93,15 +101,17 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
                 blocked[i + 1] = True
     # FROM: on the line before.
     cued = [i > 0 and field.cue is not None and field.cue.fills(rows[i - 1].spaced) for i in range(len(rows))]
-    dated = {index.line_at(m.start) for m in find_dates(index.text[: rows[-1].end], DATE_FORMATS)} if rows else set()
+    dated = {index.line_at(m.start) for m in index.dates(DATE_FORMATS)}
     formed = [any(n.formed for n in row) and not block for row, block in zip(names, blocked, strict=True)]
     out = dated | {i for i, block in enumerate(blocked) if block}
     texts = [index.text[line.start : line.end].strip() for line in rows]
     numbered = {i for i, text in enumerate(texts) if _REGISTRATION.fullmatch(f" {text[:MAX_NAME]}")}
-    good = [i not in out and any(_wordy(n.key) and not n.soft for n in row) for i, row in enumerate(names)]
+    good = [i not in out and any(n.wordy and not n.soft for n in row) for i, row in enumerate(names)]
     # A company form on a line without "owned by" and the like settles where the name is.
     settled = any(any(n.formed and not n.soft for n in names[i]) and not blocked[i] for i in range(len(rows)))
     whole_line = [formed[i] and _complete(texts[i], line, field) for i, line in enumerate(rows)]
+    # What may stand in a name over lines.
+    passes = [i not in numbered and (good[i] or (i not in out and _short(row[0]))) for i, row in enumerate(names)]
     rank = 0
     values: dict[Any, Support] = {}
     for i, line in enumerate(rows):
@@ -119,7 +129,7 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
                 support = Support(1.0, span, "the name behind its label")
             elif formed[i]:
                 support = Support(0.3, span, "a part of the name")
-            elif name.soft or i in dated or not _wordy(name.key):
+            elif name.soft or i in dated or not name.wordy:
                 support = Support(ELSEWHERE, span, "printed, but in an address, a label or a number")
             elif settled:
                 support = Support(0.3, span, "printed near the top, but another line names the company")
@@ -134,13 +144,11 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
         # One word (RESTORAN, SYARIKAT) or an open end (AND) begins a name; two words are one.
         brand = sum(len(word) > 1 for word in line.words) >= 2 and line.words[-1] not in _AND
         brand = brand and texts[i][-1] not in "&-,"
+        early, between = False, passes[i]
         for j in range(i + 1, min(i + 4, len(rows))):
             if blocked[j] or not rows[j].words:
                 break
-            early = any(formed[i:j])
-            between = all(
-                k not in numbered and (good[k] or (k not in out and _short(names[k][0]))) for k in range(i, j + 1)
-            )
+            early, between = early or formed[j - 1], between and passes[j]
             for name in names[j]:
                 whole = (name.formed or early) if settled else rank <= TOP
                 fit = 1.0 if (whole or cued[i]) and between else ELSEWHERE
@@ -160,7 +168,7 @@ def top_text(field: FieldPlan, index: DocumentIndex) -> Evidence:
 
 def _short(name: _Name) -> bool:
     """Whether a line can only be a piece of a name over lines: 101 / EM STATION, 888 U.C / GARDEN, BAKERY / #552."""
-    return 0 < len(name.key) <= 8 and not name.soft and len(_DIGIT.findall(name.key)) <= 4
+    return 0 < len(name.key) <= 8 and not name.soft and name.digits <= 4
 
 
 def _goes_on(text: str, line: Line, field: FieldPlan) -> bool:
@@ -177,12 +185,6 @@ def _complete(text: str, line: Line, field: FieldPlan) -> bool:
     spaced = f" {' '.join(normalize.words(_BRACKETS.sub(' ', text)))} " if "(" in text else line.spaced
     first = field.prefer.before(spaced).split()
     return sum(len(word) > 1 and _DIGIT.search(word) is None for word in first) >= 2
-
-
-def _wordy(key: str) -> bool:
-    digits = len(_DIGIT.findall(key))
-    letters = len(key) - digits
-    return letters >= 2 and letters > digits
 
 
 def near(key: str, evidence: Evidence, whole: str) -> Support:

@@ -86,6 +86,8 @@ def words(text: str) -> list[str]:
     >>> words("PB D/S Tape 12mm")
     ['pb', 'd', 's', 'tape', '12mm']
     """
+    if text.isascii() and text.isprintable():
+        return _ALNUM.findall(text.lower())  # all that plain() would change
     text = plain(text)
     if not text.isascii() and _MARKED.search(text) is not None:
         kept = (c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in text)
@@ -221,6 +223,8 @@ def amount(value: object) -> Decimal | None:
 
     Only the canonical form: no groups, no marks, a point. A bool is no number; NaN and infinity are none.
     """
+    if value is None:
+        return None
     if isinstance(value, str):
         return _canonical(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):

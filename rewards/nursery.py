@@ -250,6 +250,15 @@ def resident_bytes(pid: int | None = None) -> int:
         return 0
 
 
+def waited_s(schedstat: int) -> float:
+    """Seconds that a process was ready to run and had no core, from its open /proc/N/schedstat; 0 where that cannot be
+    known."""
+    try:
+        return int(os.pread(schedstat, 64, 0).split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def open_files() -> int:
     """How many files this process has open; 0 where that cannot be known."""
     try:

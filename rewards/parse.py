@@ -72,8 +72,9 @@ _DECODER = json.JSONDecoder(
 def _bounds(text: str) -> str | None:
     """What is too much about a text: its nesting, its values; strings do not count. Unbalanced text gives an upper
     bound."""
-    if text.count("{") + text.count("[") + text.count(",") <= MAX_DEPTH:
-        return None  # counting is faster than walking, and enough for short completions
+    most = text.count("{") + text.count("[")
+    if most <= MAX_DEPTH and most + text.count(",") <= MAX_VALUES:
+        return None  # counting is faster than walking, and enough for most completions
     bare = _STRING.sub("", text)
     openings = bare.count("{") + bare.count("[")
     if openings > MAX_DEPTH:

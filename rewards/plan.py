@@ -13,19 +13,30 @@ from typing import Any
 import jsonschema_rs
 
 from rewards import normalize
+from rewards.document import Line
 from rewards.task import NUMERIC, Bounds, FieldSpec, MentionSpec, RecordSpec, RowSpec, Task, leaves
 
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """Words to look for in a line: phrases at word boundaries, and marks such as # that are no words."""
+    """Words to look for in a line: phrases at word boundaries, and marks such as # that are no words. `first`: the
+    words with which the phrases begin."""
 
     pattern: re.Pattern[str] | None
     marks: tuple[str, ...]
+    first: frozenset[str]
 
     def in_spaced(self, spaced: str) -> bool:
         """Whether a line (its folded words between spaces, Line.spaced) has one of the phrases."""
         return self.pattern is not None and self.pattern.search(spaced) is not None
+
+    def lines(self, lines: Sequence[Line]) -> list[int]:
+        """The numbers of the lines that have one of the phrases."""
+        if self.pattern is None:
+            return []
+        has, first = self.pattern.search, self.first
+        # Most lines have no word with which a phrase begins, which is asked faster than a pattern.
+        return [i for i, line in enumerate(lines) if not first.isdisjoint(line.words) and has(line.spaced)]
 
     def fills(self, spaced: str) -> bool:
         """Whether a line is one of the phrases and nothing else."""
@@ -58,9 +69,13 @@ def phrases(listed: Sequence[str] | None) -> Phrases | None:
         return None
     marks = tuple(phrase.strip() for phrase in listed if _MARK.search(phrase))
     spaced = {" ".join(normalize.words(phrase)) for phrase in listed if not _MARK.search(phrase)} - {""}
-    found = sorted(spaced, key=len, reverse=True)
-    pattern = re.compile(" (?:" + "|".join(map(re.escape, found)) + ")(?= )") if found else None
-    return Phrases(pattern, marks)
+    # By their first character, so that few are tried at a word; among these the longest first.
+    rests: dict[str, list[str]] = {}
+    for phrase in sorted(spaced, key=len, reverse=True):
+        rests.setdefault(phrase[0], []).append(re.escape(phrase[1:]))
+    grouped = "|".join(f"{re.escape(char)}(?:{'|'.join(rest)})" for char, rest in rests.items())
+    pattern = re.compile(f" (?:{grouped})(?= )") if rests else None
+    return Phrases(pattern, marks, frozenset(phrase.split()[0] for phrase in spaced))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +145,7 @@ class MentionPlan:
 class Plan:
     """A task, compiled. `scalars` are the leaves outside arrays, by path; `table_words` stand only in headings of rows.
     `rows`, `records` and `mentions` are its arrays; `arrays` has the leaves of them all.
+    `texts` are the paths of texts and codes.
     `label_words` are all words of labels; long and short ones are looked for with one misread character."""
 
     task: Task
@@ -144,6 +160,7 @@ class Plan:
     weight: float
     records: dict[str, RecordPlan]
     mentions: dict[str, MentionPlan]
+    texts: tuple[str, ...]
     arrays: dict[str, dict[str, FieldPlan]]
 
     def array_weight(self, array: str) -> float:
@@ -271,5 +288,6 @@ def compile_plan(task: Task) -> Plan:
             )
             for array, spec in task.mentions.items()
         },
+        texts=tuple(path for path, spec in task.fields.items() if spec.kind in ("text", "code")),
         arrays=arrays,
     )

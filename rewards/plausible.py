@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rewards import normalize
@@ -18,7 +19,7 @@ def plausible(plan: Plan, value: dict[str, Any]) -> Score:
     findings: list[Finding] = []
     for path, (low, high) in plan.bounds.items():
         kind = plan.task.fields[path].kind
-        for where, given in _values(value, path):
+        for i, given in _values(value, path):
             if given is None:
                 continue
             number: Any = iso(given) if kind == "date" else normalize.amount(given)
@@ -27,19 +28,23 @@ def plausible(plan: Plan, value: dict[str, Any]) -> Score:
             )
             outcomes.append(good)
             if not good:
-                findings.append(
-                    Finding(where, given, None, 0.0, "outside its limits" if number is not None else f"no {kind}")
-                )
+                why = "outside its limits" if number is not None else f"no {kind}"
+                findings.append(Finding(_where(path, i), given, None, 0.0, why))
     if not outcomes:
         return not_applicable("no limited value is given")
     return scored(sum(outcomes) / len(outcomes), findings)
 
 
-def _values(value: dict[str, Any], path: str) -> list[tuple[str, Any]]:
+def _values(value: dict[str, Any], path: str) -> Iterable[tuple[int, Any]]:
+    """The values at a path, and the row of each."""
     if "[]." not in path:
-        return [(path, value.get(path))]
+        return ((0, value.get(path)),)
     array, leaf = path.split("[].", 1)
-    return [(f"{array}[{i}].{leaf}", row.get(leaf)) for i, row in enumerate(value.get(array) or [])]
+    return enumerate([row.get(leaf) for row in value.get(array) or ()])
+
+
+def _where(path: str, row: int) -> str:
+    return path.replace("[]", f"[{row}]")
 
 
 def characters(plan: Plan, value: dict[str, Any], index: DocumentIndex, grounded: Grounded) -> Score:
@@ -50,16 +55,14 @@ def characters(plan: Plan, value: dict[str, Any], index: DocumentIndex, grounded
     """
     outcomes: list[bool] = []
     findings: list[Finding] = []
-    for path, spec in plan.task.fields.items():
-        if spec.kind not in ("text", "code"):
-            continue
-        for where, given in _values(value, path):
+    for path in plan.texts:
+        for i, given in _values(value, path):
             if not isinstance(given, str):
                 continue
             fault = _fault(given, index)
             outcomes.append(fault is None)
             if fault is not None:
-                findings.append(Finding(where, given, None, 0.0, fault))
+                findings.append(Finding(_where(path, i), given, None, 0.0, fault))
     if not outcomes:
         return not_applicable("no text is given")
     result = sum(outcomes) / len(outcomes)

@@ -18,7 +18,7 @@ from typing import Any
 
 from rewards.document import Document
 from rewards.errors import ConfigError, InfraError
-from rewards.nursery import Channel, Nursery, limit_memory, resident_bytes, signal_name
+from rewards.nursery import Channel, Nursery, limit_memory, resident_bytes, signal_name, waited_s
 from rewards.rubric import Reward, Rubric, RubricScore, document_without_gold
 from rewards.score import Score
 from rewards.task import Task
@@ -38,7 +38,10 @@ class _Worker:
     begun: float
     pid: int = 0
     pidfd: int = -1
+    schedstat: int = -1
     job: int | None = None
+    until: float = 0.0  # when its job must have ended
+    waited: float = 0.0  # for a core, in seconds, when its job began
     slow: bool = False  # no longer counts as one of the pool's workers
 
 
@@ -107,6 +110,7 @@ def _error(message: str, count: int) -> list[RubricScore]:
 class RewardPool:
     """Scores groups in `workers` processes; a group that takes longer than `deadline_s` ends with status "error".
 
+    Time in which a group is ready to run and has no core does not count, up to as much again.
     A group that takes much longer than others gives its place to a spare worker, up to a bound, and may go on until its
     deadline: a reward that hangs takes no speed from the others. What custom rewards print is dropped; their memory is
     limited to `memory_mb` beyond the worker's own. With 0 workers the pool scores in this process, without deadline and
@@ -190,6 +194,8 @@ class RewardPool:
                 with contextlib.suppress(OSError, AttributeError):  # no such thing: the end of the line must do
                     worker.pidfd = os.pidfd_open(worker.pid)
                     self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+                with contextlib.suppress(OSError):
+                    worker.schedstat = os.open(f"/proc/{worker.pid}/schedstat", os.O_RDONLY)
         for worker in [w for w in self._workers if not w.pid and now - w.begun > START_S]:
             self._drop(worker, ask=False)
             self._start_failed(f"not within {START_S:g} s")
@@ -216,13 +222,23 @@ class RewardPool:
                 self._hear(worker, pairs, results)
             now = time.monotonic()
             for worker in list(self._workers):
-                if worker.job is not None and now - worker.begun >= self.deadline_s:
-                    name = self._running(worker)
-                    results[worker.job] = _error(
-                        f"{name or 'scoring'} took longer than {self.deadline_s:g} s", len(pairs[worker.job][1])
-                    )
-                    self._drop(worker, ask=False)
+                if worker.job is not None and now >= worker.until:
+                    self._overdue(worker, pairs, results)
         return [result if result is not None else [] for result in results]
+
+    def _overdue(self, worker: _Worker, pairs: Sequence[Pair], results: list[list[RubricScore] | None]) -> None:
+        """Ends a worker whose time is up. Not one whose answer came meanwhile; and one that had no core for a part of
+        its time gets that part on top."""
+        self._hear(worker, pairs, results)
+        if worker.job is None or worker not in self._workers:
+            return
+        starved = waited_s(worker.schedstat) - worker.waited
+        worker.until = worker.begun + self.deadline_s + min(max(0.0, starved), self.deadline_s)
+        if time.monotonic() < worker.until:
+            return
+        name = self._running(worker) or "scoring"
+        results[worker.job] = _error(f"{name} took longer than {self.deadline_s:g} s", len(pairs[worker.job][1]))
+        self._drop(worker, ask=False)
 
     def _dispatch(
         self,
@@ -247,6 +263,7 @@ class RewardPool:
             job = waiting.popleft()
             document, completions = pairs[job]
             worker.job, worker.slow, worker.begun = job, False, time.monotonic()
+            worker.until, worker.waited = worker.begun + self.deadline_s, waited_s(worker.schedstat)
             worker.channel.socket.settimeout(self.deadline_s)
             try:
                 worker.channel.send((document_without_gold(document), list(completions)))
@@ -263,7 +280,7 @@ class RewardPool:
                 worker.job = None
                 results[job] = _error(f"the document cannot be sent: {type(fault).__name__}", len(completions))
         busy = [worker for worker in self._workers if worker.job is not None]
-        due = [worker.begun + self.deadline_s for worker in busy]
+        due = [worker.until for worker in busy]
         if waiting and slow < self._most_slow:
             due += [worker.begun + patience for worker in busy if not worker.slow]
         return max(0.0, min(due, default=now + 1.0) - time.monotonic())
@@ -320,6 +337,8 @@ class RewardPool:
         if worker.pidfd >= 0:
             self._selector.unregister(worker.pidfd)
             os.close(worker.pidfd)
+        if worker.schedstat >= 0:
+            os.close(worker.schedstat)
         worker.channel.close()
         code = self._nursery.end(worker.pid, ask) if worker.pid else None
         self._workers.remove(worker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -64,6 +65,9 @@ def measure(
     In B one reward after the other hangs: the next about when the last one was killed, until `hangs` of them were. The
     groups a second count only those that do not hang. ratio: the median over the rounds of B / A. A hang costs the
     others a kill, a fork and a cold start, some milliseconds, so that a longer deadline gives a ratio nearer to 1.
+    cpu_ms_a_hang: what one costs in CPU time of all processes, the scoring of its document included, counted over a
+    tenth as many hangs with nothing beside them: unlike the ratio it is the same on a busy machine. speed_for_hangs:
+    the share of the workers' cores that takes, where one reward after the other hangs until the deadline.
     memory_growth_mb: of this process, from the end of the first round to the end of the last, which does the same work.
     """
     task = bench_task()
@@ -96,6 +100,9 @@ def measure(
             del pairs, scores
             if turn == 0:  # what one round's work takes is there from now on; growth is what comes on top
                 before = (resident_bytes(), *before[1:])
+        used, count = _cpu_seconds(), max(1, hangs // 10)
+        pool.score([(Document(f"{HANGS}-{i}", documents[0].text, "", None), [completion]) for i in range(count)])
+        cost = (_cpu_seconds() - used) / count
         seconds = time.perf_counter() - start
         after = (resident_bytes(), open_files(), _children())
     ratios = [b / a for a, b in rates]
@@ -103,6 +110,8 @@ def measure(
         "hangs": per_round * rounds,
         "ratio": statistics.median(ratios),
         "ratios": ratios,
+        "cpu_ms_a_hang": 1000 * cost,
+        "speed_for_hangs": cost / (deadline_s * min(workers, os.cpu_count() or 1)),
         "groups_per_s_alone": statistics.median(a for a, _ in rates),
         "groups_per_s_beside_hanging": statistics.median(b for _, b in rates),
         "deadline_s": deadline_s,
@@ -123,21 +132,32 @@ def _alone(pool: RewardPool, stream: Stream, seconds: float) -> float:
     return count / (time.perf_counter() - begun)
 
 
-def _children() -> int:
-    """Processes below this one, of every generation; 0 where that cannot be known."""
-    below: dict[int, list[int]] = {}
+def _below() -> list[list[str]]:
+    """The fields of /proc/N/stat, from the state on, of every process below this one; [] where there is no /proc."""
+    below: dict[int, list[tuple[int, list[str]]]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
-                    state, parent = file.read().rpartition(") ")[2].split()[:2]
+                    fields = file.read().rpartition(") ")[2].split()
             except OSError:
                 continue
-            if state != "Z":
-                below.setdefault(int(parent), []).append(int(name))
-    count, ahead = 0, [os.getpid()]
+            below.setdefault(int(fields[1]), []).append((int(name), fields))
+    found, ahead = [], [os.getpid()]
     while ahead:
-        children = below.get(ahead.pop(), [])
-        count += len(children)
-        ahead.extend(children)
-    return count
+        for pid, fields in below.get(ahead.pop(), ()):
+            found.append(fields)
+            ahead.append(pid)
+    return found
+
+
+def _children() -> int:
+    """Processes below this one, of every generation; 0 where that cannot be known."""
+    return sum(fields[0] != "Z" for fields in _below())
+
+
+def _cpu_seconds() -> float:
+    """What this process and all below it have used, those that have ended among them."""
+    ticks = sum(int(used) for fields in _below() for used in fields[11:15])  # its own, and of those it has reaped
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime + ticks / os.sysconf("SC_CLK_TCK")

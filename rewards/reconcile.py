@@ -33,7 +33,9 @@ def reconciles(plan: Plan, value: dict[str, Any], grounded: Grounded) -> Score:
     """
     values: list[float] = []
     findings: list[Finding] = []
-    spans = {f.path: f.span for f in grounded.findings if f.span is not None and f.path in plan.scalars}
+    # The findings of the scalars come first.
+    spans = {f.path: f.span for f in grounded.findings[: len(plan.scalars)] if f.span is not None}
+    sums: dict[str, Decimal | None] = {}
     for name, alternatives in plan.task.relations.items():
         best: float | None = None
         why = "its condition does not hold"
@@ -46,7 +48,7 @@ def reconciles(plan: Plan, value: dict[str, Any], grounded: Grounded) -> Score:
             elif relation.rows is not None:
                 outcome = _rowwise(relation, plan, value, grounded)
             else:
-                outcome = _whole(relation, plan, value, grounded, spans)
+                outcome = _whole(relation, plan, value, grounded, spans, sums)
             if outcome is None:
                 why = "an operand is missing" if best is None else why
                 if relation.kind == "same" and rows_of(value, relation.rows or ""):
@@ -56,6 +58,8 @@ def reconciles(plan: Plan, value: dict[str, Any], grounded: Grounded) -> Score:
                 continue
             if best is None or outcome > best:
                 best, why = outcome, relation.text if outcome else f"does not close: {relation.text}"
+            if best == 1.0:
+                break  # no alternative closes better
         if best is None and missing:
             best = 0.0
         if best is not None:
@@ -72,9 +76,10 @@ def _whole(
     value: dict[str, Any],
     grounded: Grounded,
     spans: dict[str, tuple[int, int]],
+    sums: dict[str, Decimal | None],
 ) -> float | None:
-    left = evaluate(relation.left, value)
-    right = evaluate(relation.right, value) if relation.right is not None else None
+    left = evaluate(relation.left, value, sums=sums)
+    right = evaluate(relation.right, value, sums=sums) if relation.right is not None else None
     if left is None or right is None:
         return None
     if left != right:

@@ -32,6 +32,7 @@ _TOKEN = re.compile(
 )
 # Fifteen digits times fifteen digits stay exact; only a division can be cut.
 _EXACT = Context(prec=80)
+_ZERO = Decimal(0)
 
 
 class RelationFault(ValueError):
@@ -62,10 +63,11 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """The sum of `inner` over the rows of `array`."""
+    """The sum of `inner`, written `text`, over the rows of `array`."""
 
     inner: Expression
     array: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,13 +235,13 @@ class _Parser:
         self.take("call", "sum(")
         start, first = self.at.at, len(self.operands)
         inner = self.expression()
-        self.take("close", "a closing bracket")
+        end = self.take("close", "a closing bracket").at
         arrays = {path.array for path in self.operands[first:] if path.array}
         if len(arrays) != 1:
             raise RelationFault("sum() takes fields of one array, such as rows[].a", start)
         if any(isinstance(node, Sum) for node in _walk(inner)):
             raise RelationFault("sum() inside sum()", start)
-        return Sum(inner, arrays.pop() or "")
+        return Sum(inner, arrays.pop() or "", self.text[start:end])
 
     def rounded(self) -> Round:
         self.take("call", "round(")
@@ -332,37 +334,48 @@ def rows_of(value: Any, array: str) -> list[Any]:
 
 
 def evaluate(
-    node: Expression, value: Mapping[str, Any], row: Mapping[str, Any] | None = None, missing: Decimal | None = None
+    node: Expression,
+    value: Mapping[str, Any],
+    row: Mapping[str, Any] | None = None,
+    missing: Decimal | None = None,
+    sums: dict[str, Decimal | None] | None = None,
 ) -> Decimal | None:
     """The value of an expression over an attempt, and over one of its rows; None where an operand without ? is absent,
-    a sum has no rows, or the divisor is 0. `missing` stands in for absent operands without ?."""
+    a sum has no rows, or the divisor is 0. `missing` stands in for absent operands without ?; `sums` keeps the sums of
+    one attempt for the next expression over it."""
     if isinstance(node, Path):
         found = amount(at_path(row if node.array is not None else value, node.keys))
-        return found if found is not None else Decimal(0) if node.optional else missing
+        return found if found is not None else _ZERO if node.optional else missing
+    if isinstance(node, Binary):
+        left = evaluate(node.left, value, row, missing, sums)
+        right = evaluate(node.right, value, row, missing, sums)
+        return None if left is None or right is None else _apply(node.sign, left, right)
     if isinstance(node, Constant):
         return node.value
-    if isinstance(node, Binary):
-        left, right = evaluate(node.left, value, row, missing), evaluate(node.right, value, row, missing)
-        return None if left is None or right is None else _apply(node.sign, left, right)
     if isinstance(node, Round):
-        whole = evaluate(node.inner, value, row, missing)
+        whole = evaluate(node.inner, value, row, missing, sums)
         return None if whole is None else whole.quantize(node.step, rounding=ROUND_HALF_UP, context=_EXACT)
+    if sums is None:
+        return _sum(node, value, missing)
+    if node.text not in sums:
+        sums[node.text] = _sum(node, value, missing)
+    return sums[node.text]
+
+
+def _sum(node: Sum, value: Mapping[str, Any], missing: Decimal | None) -> Decimal | None:
     rows = rows_of(value, node.array)
     if not rows:
         return missing
-    total = Decimal(0)
+    total = _ZERO
     inner = node.inner
-    if isinstance(inner, Path) and inner.array is not None:  # sum(items[].amount), without a call for each row
-        absent = Decimal(0) if inner.optional else missing
-        for each in rows:
-            part = amount(at_path(each, inner.keys))
-            part = absent if part is None else part
-            if part is None:
-                return None
-            total = _EXACT.add(total, part)
-        return total
+    column = inner if isinstance(inner, Path) and inner.array is not None else None
+    absent = _ZERO if column is not None and column.optional else missing
     for each in rows:
-        part = evaluate(inner, value, each, missing)
+        if column is not None:  # sum(items[].amount), without a call for each row
+            part = amount(at_path(each, column.keys))
+            part = absent if part is None else part
+        else:
+            part = evaluate(inner, value, each, missing)
         if part is None:
             return None
         total = _EXACT.add(total, part)

@@ -20,6 +20,7 @@ CROSSED = 0.4  # of a name's points, where the lines of two rows cross
 NOWHERE = Place(0, 0, 0.0, (0, 0), "")
 ZERO = Decimal(0)
 OWN = 0.5  # likeness from which a printed name is a row's
+ABOUT = 0.15  # what a place may fit less than the best one, to be a row's where that is taken
 NEAR = 3  # lines between a row's name and its amount, at most
 
 
@@ -29,6 +30,16 @@ class Match(NamedTuple):
     number: Number
     place: Place | None
     name: float
+
+
+class Option(NamedTuple):
+    """A printed amount that a row can be, with the best place of its name, how well that fits, and every place that
+    fits about as well, best first."""
+
+    number: Number
+    place: Place | None
+    name: float
+    spots: list[tuple[float, Place]]
 
 
 def _breaks(plan: RowPlan, index: DocumentIndex, low: int, high: int) -> bool:
@@ -63,10 +74,10 @@ def _proximity(plan: RowPlan, index: DocumentIndex, place: Place, line: int) -> 
     return 1.0 if distance <= 2 else 0.6
 
 
-def _options(name: str, amount: Decimal, plan: RowPlan, index: DocumentIndex) -> tuple[Match, ...]:
+def _options(name: str, amount: Decimal, plan: RowPlan, index: DocumentIndex) -> tuple[Option, ...]:
     """The printed amounts that this row can be, each with the best place of its name; best first. Cached."""
     key = ("row", plan.array, name, amount)
-    found: tuple[Match, ...] | None = index.cache.get(key)
+    found: tuple[Option, ...] | None = index.cache.get(key)
     if found is not None:
         return found
     area = known_zone(plan, index)
@@ -79,12 +90,10 @@ def _options(name: str, amount: Decimal, plan: RowPlan, index: DocumentIndex) ->
         candidates = _products(amount, where, area.open_, index)
     result = []
     for line, number in candidates.items():
-        best, place = 0.0, None
-        for p in where:
-            fit = p.likeness * _proximity(plan, index, p, line)
-            if fit > best:
-                best, place = fit, p
-        result.append(Match(number, place, best))
+        fits = [(fit, p) for p in where if (fit := p.likeness * _proximity(plan, index, p, line)) > 0]
+        fits.sort(key=lambda f: -f[0])
+        best, place = fits[0] if fits else (0.0, None)
+        result.append(Option(number, place, best, [f for f in fits if f[0] >= best - ABOUT]))
     # Of equals the line nearest to the name: the price of the row above may be the same amount.
     result.sort(key=lambda m: (-m.name, abs(m.number.line - m.place.last) if m.place else NEAR))
     found = tuple(result)
@@ -123,7 +132,12 @@ def match_rows(rows: Sequence[tuple[str, Decimal | None]], plan: RowPlan, index:
     """One printed amount line for each (name, amount): one to one, names used once, the best total first. In whatever
     order the rows are given, each gets the same match."""
     order = sorted(range(len(rows)), key=lambda row: (rows[row][0], rows[row][1] is None, rows[row][1] or ZERO))
-    found = _matched([rows[row] for row in order], plan, index)
+    ordered = tuple(rows[row] for row in order)
+    # Attempts at one document often have the same rows.
+    key = ("rows", plan.array, ordered)
+    found: list[Match | None] | None = index.cache.get(key)
+    if found is None:
+        found = index.cache[key] = _matched(ordered, plan, index)
     result: list[Match | None] = [None] * len(rows)
     for row, match in zip(order, found, strict=True):
         result[row] = match
@@ -133,7 +147,7 @@ def match_rows(rows: Sequence[tuple[str, Decimal | None]], plan: RowPlan, index:
 def _matched(rows: Sequence[tuple[str, Decimal | None]], plan: RowPlan, index: DocumentIndex) -> list[Match | None]:
     options = [_options(name, amount, plan, index) if amount is not None else () for name, amount in rows]
     taken: dict[int, int] = {}  # line -> row
-    chosen: dict[int, Match] = {}
+    chosen: dict[int, Option] = {}
 
     def assign(row: int, floor: float, seen: set[int]) -> bool:
         for option in options[row]:
@@ -156,7 +170,7 @@ def _matched(rows: Sequence[tuple[str, Decimal | None]], plan: RowPlan, index: D
             if row not in chosen and options[row]:
                 assign(row, floor, set())
     _uncross(rows, chosen, options)
-    return _with_parts(rows, _in_order(_own_names(rows, chosen, plan, index), plan, index), plan, index)
+    return _with_parts(rows, _in_order(_own_names(len(rows), chosen), plan, index), plan, index)
 
 
 def _with_parts(
@@ -192,7 +206,7 @@ def _alone(name: str, plan: RowPlan, index: DocumentIndex) -> dict[int, Place]:
 
 
 def _uncross(
-    rows: Sequence[tuple[str, Decimal | None]], chosen: dict[int, Match], options: Sequence[Sequence[Match]]
+    rows: Sequence[tuple[str, Decimal | None]], chosen: dict[int, Option], options: Sequence[Sequence[Option]]
 ) -> None:
     """Rows of equal amounts take their lines in the order of their names, where that fits as well."""
     equal: dict[Decimal | None, list[int]] = {}
@@ -214,23 +228,13 @@ def _uncross(
             chosen.update(fresh)
 
 
-def _own_names(
-    rows: Sequence[tuple[str, Decimal | None]], chosen: dict[int, Match], plan: RowPlan, index: DocumentIndex
-) -> list[Match | None]:
+def _own_names(count: int, chosen: dict[int, Option]) -> list[Match | None]:
     """The matches with a printed name for each row alone; a row whose name another row uses up loses its match."""
-    spots: dict[int, list[tuple[float, Place]]] = {}
-    for row, match in chosen.items():
-        if match.place is None:
-            continue
-        fits = [
-            (p.likeness * _proximity(plan, index, p, match.number.line), p) for p in places(rows[row][0], plan, index)
-        ]
-        spots[row] = sorted((f for f in fits if f[0] >= match.name - 0.15 and f[0] > 0), key=lambda f: -f[0])
     taken: dict[tuple[int, int], int] = {}
-    result = {row: match for row, match in chosen.items() if match.place is None}
+    result: list[Match | None] = [None] * count
 
     def assign(row: int, seen: set[tuple[int, int]]) -> bool:
-        for fit, place in spots[row]:
+        for fit, place in chosen[row].spots:
             if place.span in seen:
                 continue
             seen.add(place.span)
@@ -240,9 +244,13 @@ def _own_names(
                 return True
         return False
 
-    for row in sorted(spots, key=lambda row: -chosen[row].name):
-        assign(row, set())
-    return [result.get(row) for row in range(len(rows))]
+    for row in sorted(chosen, key=lambda row: -chosen[row].name):
+        option = chosen[row]
+        if option.place is None:
+            result[row] = Match(option.number, None, option.name)
+        else:
+            assign(row, set())
+    return result
 
 
 def _in_order(matches: list[Match | None], plan: RowPlan, index: DocumentIndex) -> list[Match | None]:

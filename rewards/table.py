@@ -11,19 +11,21 @@ from rapidfuzz import fuzz
 
 from rewards import normalize
 from rewards.document import DocumentIndex, Line
-from rewards.misread import long_words, respaced
+from rewards.misread import long_words, reread, respaced
 from rewards.plan import Plan, RowPlan
 
 CENT = Decimal("0.01")  # quantity times unit price may be rounded
 
 
 class Zone(NamedTuple):
-    """The lines start <= i < end are the table; `open_` can hold a row's amount; `summary` are lines of totals."""
+    """The lines start <= i < end are the table; `open_` can hold a row's amount; `summary` are lines of totals;
+    `paid` are the open lines with an amount that is not 0, in order."""
 
     start: int
     end: int
     open_: frozenset[int]
     summary: frozenset[int]
+    paid: tuple[int, ...]
 
 
 class Place(NamedTuple):
@@ -73,10 +75,10 @@ def _alone(index: DocumentIndex, i: int) -> bool:
     return i < len(index.lines) and bool(index.lines[i].money) and len(index.by_line()[i]) == 1
 
 
-def _resumes(plan: RowPlan, index: DocumentIndex, lines: list[Line], i: int) -> bool:
+def _resumes(plan: RowPlan, index: DocumentIndex, lines: list[Line], endings: frozenset[int], i: int) -> bool:
     """Whether rows go on below a line of totals, before another one: a table in parts (supplies at 0 % and at 6 %)."""
-    ends = [j for j in range(i + 1, len(lines)) if lines[j].money and plan.end.in_spaced(lines[j].spaced)]
-    for j in range(i + 1, ends[-1] if ends else i):
+    last = max((j for j in endings if j > i and lines[j].money), default=i)
+    for j in range(i + 1, last):
         if len(lines[j].money) > 1 and plan.vocabulary.isdisjoint(lines[j].words) and has_words(index, plan, j):
             return True
     return False
@@ -89,6 +91,7 @@ def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
         return found
     fixes = long_words(task, index)
     lines = [line._replace(spaced=respaced(line.spaced, fixes)) for line in index.lines] if fixes else index.lines
+    endings = frozenset(plan.end.lines(reread(index.lines, fixes)))
     first = index.money[0].line if index.money else len(lines)
     start = 0
     for i, line in enumerate(lines[: first + 1]):
@@ -100,8 +103,8 @@ def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
         line = lines[i]
         if not line.words:
             continue
-        ends = plan.end.in_spaced(line.spaced)
-        if ends and not plan.end.in_spaced(index.lines[i].spaced):
+        ends = i in endings
+        if ends and fixes and not plan.end.in_spaced(index.lines[i].spaced):
             # Only after a correction (TOTAM): a name of an item may be one letter away from a label.
             ends = _known_only(task.label_words, line)
         if ends:
@@ -109,7 +112,7 @@ def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
             heading = len(plan.heading_words.intersection(line.words)) >= 2 and not _alone(index, i + 1)
             # The label may stand alone, its amount below it.
             if line.money or (below and not heading and i >= first):
-                if _resumes(plan, index, lines, i):
+                if _resumes(plan, index, lines, endings, i):
                     summary.add(i)
                     continue
                 end = i
@@ -123,8 +126,9 @@ def zone(plan: RowPlan, task: Plan, index: DocumentIndex) -> Zone:
     if not open_ and end < len(lines):
         # No table before the totals: any line that is no summary may hold a row.
         open_ = frozenset(n.line for n in index.money if not _is_summary(plan, lines[n.line], index))
-        open_ = frozenset(i for i in open_ if not plan.end.in_spaced(lines[i].spaced))
-    found = Zone(start, end, open_, frozenset(summary))
+        open_ -= endings
+    paid = tuple(i for i in sorted(open_) if any(number.value for number in lines[i].money))
+    found = Zone(start, end, open_, frozenset(summary), paid)
     index.cache[("zone", plan.array)] = found
     return found
 
