@@ -54,7 +54,9 @@ def test_real_runs() -> None:
     words = "documents=2 group=4 completion=200 threads=2".split()
     found = ahead([*words, "steps=3"])
     assert found["policy_age"] == {"on_policy": [0, 0, 0], "ahead": [0, 1, 1]}
-    assert found["reward"]["ahead"][0] == found["reward"]["on_policy"][0]
+    # Not equal: ahead has half of the threads for each side, and another thread count gives other bits.
+    assert all(len(found["reward"][name]) == 3 for name in ("ahead", "on_policy"))
+    assert found["tis_weight"]["ahead"][0] == pytest.approx(1.0, abs=0.05)
     assert found["on_policy_over_ahead"] > 0
 
     found = learning([*words, "steps=2", "seeds=1"])
