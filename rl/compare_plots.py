@@ -82,7 +82,7 @@ def _cost(path: Path, summary: Mapping[str, Any], colors: Mapping[str, str]) -> 
         if min(costs) > 0 and max(costs) > 30 * min(costs):
             axis.set_xscale("log")
         else:
-            axis.set_xlim(left=0)
+            axis.set_xlim(0, 1.08 * max(costs) or 1.0)
     axis.set_xlabel("cost of labels, teacher and training (prices in config.json)" if money else "training, minutes")
     axis.set_ylabel(metric)
     axis.set_title(f"{metric} on the test documents against cost", loc="left", fontsize=11, fontweight="bold")
