@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from envs.documents import Trace, read_traces
@@ -85,22 +86,23 @@ def canonical_object(task: Task, value: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(parsed, Attempt):
         raise DataError(f"a label that is no attempt: {parsed.reason}")
     for path, spec in task.fields.items():
-        _rewrite(parsed.value, path.split("."), spec.kind)
+        _rewrite(parsed.value, path.split("."), partial(_written, spec.kind))
     return parsed.value
 
 
-def _rewrite(value: Any, keys: Sequence[str], kind: str) -> None:
+def _rewrite(value: Any, keys: Sequence[str], written: Callable[[str], str]) -> None:
+    """Puts written(text) in the place of each text at the path `keys`."""
     key, below = keys[0], keys[1:]
     if not isinstance(value, dict):
         return
     if key.endswith("[]"):
         rows = value.get(key[:-2])
         for row in rows if isinstance(rows, list) else ():
-            _rewrite(row, below, kind)
+            _rewrite(row, below, written)
     elif below:
-        _rewrite(value.get(key), below, kind)
+        _rewrite(value.get(key), below, written)
     elif isinstance(value.get(key), str):
-        value[key] = _written(kind, value[key])
+        value[key] = written(value[key])
 
 
 def _written(kind: str, text: str) -> str:
@@ -123,24 +125,16 @@ def as_printed(task: Task, value: dict[str, Any], text: str) -> dict[str, Any]:
     found = copy.deepcopy(value)
     for path, spec in task.fields.items():
         if spec.kind == "text":
-            _reprint(found, path.split("."), text)
+            _rewrite(found, path.split("."), partial(_printed, text))
     return found
 
 
-def _reprint(value: Any, keys: Sequence[str], text: str) -> None:
-    key, below = keys[0], keys[1:]
-    if not isinstance(value, dict):
-        return
-    if key.endswith("[]"):
-        rows = value.get(key[:-2])
-        for row in rows if isinstance(rows, list) else ():
-            _reprint(row, below, text)
-    elif below:
-        _reprint(value.get(key), below, text)
-    elif isinstance(value.get(key), str) and value[key].strip() and value[key] not in text:
-        words = r"\s+".join(re.escape(word) for word in value[key].split())
-        if match := re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE):
-            value[key] = " ".join(match.group().split())
+def _printed(text: str, value: str) -> str:
+    if not value.strip() or value in text:
+        return value
+    words = r"\s+".join(re.escape(word) for word in value.split())
+    match = re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE)
+    return " ".join(match.group().split()) if match else value
 
 
 def labels_from_gold(task: Task, documents: Iterable[Document]) -> list[Label]:

@@ -83,7 +83,7 @@ class _TiledAttention(torch.autograd.Function):
         output = torch.empty(query.shape, dtype=query_SHD.dtype, device=query.device)
         lse = query.new_empty(query.shape[:-1])
         with _exact_products(query_SHD):
-            for rows, keys in _prompt_parts(layout):
+            for rows, keys in prompt_parts(layout):
                 part = _part(query, key, value, rows, keys, layout, query_SHD.dtype)
                 output[:, :, rows], lse[:, :, rows] = (tensor[0] for tensor in _forward(part, rules))
             prompt_share = torch.ones_like(lse)
@@ -111,7 +111,7 @@ class _TiledAttention(torch.autograd.Function):
         mean = (grad * output).sum(-1)
         query_grad, key_grad, value_grad = (torch.zeros_like(tensor) for tensor in (query, key, value))
         with _exact_products(query_SHD):
-            for rows, keys in _prompt_parts(layout):
+            for rows, keys in prompt_parts(layout):
                 share = prompt_share[:, :, rows]
                 part = _part(query, key, value, rows, keys, layout, dtype)
                 incoming = (grad[:, :, rows] * share[..., None])[None], (mean[:, :, rows] * share)[None]
@@ -240,7 +240,7 @@ def _by_head(query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor) -> tuple[Ten
     return query.view(key.shape[0], -1, *query.shape[1:]), key, value
 
 
-def _prompt_parts(layout: PrefixLayout) -> Iterator[tuple[slice, slice]]:
+def prompt_parts(layout: PrefixLayout) -> Iterator[tuple[slice, slice]]:
     """(query rows, keys) in the packed sequence: each prompt on itself, each tree on its prompt."""
     for span in layout.spans:
         prompt = slice(span.start, span.split)

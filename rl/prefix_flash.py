@@ -11,13 +11,12 @@ N branches of R tokens; of a part N sequences, L query rows and M keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from rl.prefix_attention import Rules
+from rl.prefix_attention import Rules, prompt_parts
 from rl.prefix_layout import PrefixLayout
 
 SHORT_ROWS = 512
@@ -52,7 +51,7 @@ class _FlashAttention(torch.autograd.Function):
         tensors = query_SHD, key_SHD, value_SHD
         output_SHD = torch.empty_like(query_SHD, memory_format=torch.contiguous_format)
         lse_SH = torch.empty(query_SHD.shape[:2], dtype=torch.promote_types(query_SHD.dtype, torch.float32))
-        for rows, keys in _prompt_parts(layout):
+        for rows, keys in prompt_parts(layout):
             output, lse = _forward(
                 query_SHD[None, rows], key_SHD[None, keys], value_SHD[None, keys], rows == keys, scale
             )
@@ -80,7 +79,7 @@ class _FlashAttention(torch.autograd.Function):
         query_total, key_total, value_total = (
             torch.zeros(tensor.shape, dtype=lse_SH.dtype) for tensor in (query_SHD, key_SHD, value_SHD)
         )
-        for rows, keys in _prompt_parts(layout):
+        for rows, keys in prompt_parts(layout):
             grads = _backward(
                 *(grad_SHD[None, rows], query_SHD[None, rows], key_SHD[None, keys], value_SHD[None, keys]),
                 *(output_SHD[None, rows], lse_SH[None, rows], rows == keys, ctx.scale),
@@ -100,15 +99,6 @@ class _FlashAttention(torch.autograd.Function):
                 total.index_add_(0, path_NR.flatten(), part.flatten(0, 1).to(total.dtype))
         dtype = query_SHD.dtype
         return query_total.to(dtype), key_total.to(dtype), value_total.to(dtype), None, None
-
-
-def _prompt_parts(layout: PrefixLayout) -> Iterator[tuple[slice, slice]]:
-    """(query rows, keys) in the packed sequence: each prompt on itself, each tree on its prompt."""
-    for span in layout.spans:
-        prompt = slice(span.start, span.split)
-        yield prompt, prompt
-        if span.tree:
-            yield slice(span.split, span.stop), prompt
 
 
 def _forward(
