@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
+
 from envs.synthetic import documents
 from rewards import hostile, throughput
+from rewards.rubric import Rubric
 from rewards.task import load_task
 
 TASK = load_task("receipt")
@@ -31,3 +34,11 @@ def test_groups_are_distinct_and_mostly_pass_the_gates() -> None:
     assert result["completions_per_s_core"] > 0
     assert result["outcomes"]["passed"] > result["outcomes"]["failed_parses"]
     assert "error" not in result["outcomes"]
+
+
+def test_a_verdict_names_characters_by_their_number() -> None:
+    """U+31C32 is a letter from Unicode 15 on: its repr is another one on Python 3.11 than on 3.12."""
+    document = DOCUMENTS[0]
+    answer = json.dumps({**document.gold, "vendor": document.gold["vendor"] + "\U00031c32"}, ensure_ascii=False)
+    (score,) = Rubric(TASK).score_group(document, [answer])
+    assert any(finding.why == "the character U+31C32 is not in the document" for finding in score.findings)
