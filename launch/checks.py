@@ -34,8 +34,11 @@ def check_run(config: TrainConfig) -> None:
     for path in getattr(config.method, "traces", ()):
         if not Path(path).is_file():
             raise DataError(f"method.traces={path}: no such file; offramp label makes traces")
-    if isinstance(config, RunConfig) and config.lora is not None:
-        raise ConfigError(f"lora: method={config.method.kind} trains all weights; set lora=null")
+    if isinstance(config, RunConfig) and config.lora is not None and config.lora.dropout:
+        raise ConfigError(
+            f"lora.dropout={config.lora.dropout}: method={config.method.kind} learns from the probabilities that it "
+            "sampled with; set lora.dropout=0.0"
+        )
     check_sampling(config.sampler)
     check_engine_arguments(config.sampler.engine)
     check_model(config.model.path)

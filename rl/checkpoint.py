@@ -51,7 +51,7 @@ class Checkpoint:
     path: Path
     step: int
     policy_state: dict[str, Tensor]
-    """As `state_dict()` gave it, tied tensors included."""
+    """As `Policy.state_to_save` gave it, tied tensors included."""
     optimizer_state: dict[str, Any]
     """As the optimizer's `state_dict()` gave it, bit for bit; a scheduler's state may stand in `extra`."""
     extra: dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -38,17 +39,33 @@ def wrap(model: Any, lora: LoraConfig | None) -> Any:
         raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from error
 
 
-@torch.no_grad()
+def adapt(model: Any, lora: LoraConfig | None, seed: int) -> None:
+    """Put adapters into `model` itself and freeze its other weights. One seed gives the same ones again."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wrap(model, lora)
+
+
+def adapters(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of a state_dict, what belongs to adapters; empty where there are none."""
+    return {name: tensor for name, tensor in state.items() if ".lora_" in name}
+
+
 def merged_state(model: Any) -> dict[str, Tensor]:
     """Weights under the names of the model's own checkpoint, adapters added; the model itself is left as it is."""
+    return {name: tensor for name, _, tensor in merged(model)}
+
+
+@torch.no_grad()
+def merged(model: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(name in the model's own checkpoint, the weight alone, the weight with its adapter), one at a time."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     adapted = {name: module for name, module in base.named_modules() if hasattr(module, "lora_A")}
-    state = {}
     for name, tensor in base.state_dict().items():
         if ".lora_" in name:
             continue
+        alone = tensor
         owner, _, leaf = name.rpartition(".base_layer.")
         if owner in adapted and leaf == "weight":
             tensor = tensor + adapted[owner].get_delta_weight(ADAPTER).to(tensor.dtype)
-        state[name.replace(".base_layer.", ".")] = tensor.detach()
-    return state
+        yield name.replace(".base_layer.", "."), alone, tensor.detach()

@@ -12,7 +12,9 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rewards.errors import ConfigError
+from rl import lora
 from rl.batching import Attention, Batch, make_batch
+from rl.config import LoraConfig
 from rl.rollouts import Group
 from rl.shared_prefix import ATTENTION_NAME, packed_sequence
 from rl.token_logprobs import token_logprobs
@@ -124,11 +126,20 @@ class Policy:
         """
         dtype = dtype or (torch.bfloat16 if self.dtype == "bfloat16" else torch.float32)
         seen: set[int] = set()
-        for name, tensor in self.causal_lm.state_dict().items():
-            if tensor.data_ptr() in seen:
+        for name, alone, tensor in lora.merged(self.causal_lm):
+            if alone.data_ptr() in seen:
                 continue
-            seen.add(tensor.data_ptr())
-            yield name, tensor.detach().to(dtype) if tensor.is_floating_point() else tensor.detach()
+            seen.add(alone.data_ptr())
+            yield name, tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    def state_to_save(self) -> dict[str, Tensor]:
+        """What a checkpoint needs beside the model it began with: its adapters if it has any, else all weights."""
+        state = self.causal_lm.state_dict()
+        return lora.adapters(state) or state
+
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        """Take back what `state_to_save` gave."""
+        self.causal_lm.load_state_dict(saved, strict=not lora.adapters(saved))
 
     def _unwrapped(self) -> PolicyModel:
         model = self.model
@@ -142,13 +153,20 @@ class Policy:
             logger.warning(line)
 
 
-def load_policy(path: str | Path, dtype: Dtype, attention: Attention, gradient_checkpointing: bool = False) -> Policy:
+def load_policy(
+    path: str | Path,
+    dtype: Dtype,
+    attention: Attention,
+    gradient_checkpointing: bool = False,
+    adapters: LoraConfig | None = None,
+    seed: int = 0,
+) -> Policy:
     """Load a causal language model by folder or hub name, with float32 master weights.
 
     `dtype` "bfloat16" computes under bf16 autocast. Gradient checkpointing computes the layers again in the backward,
     but not their attention: with long prompts that is most of the time, and its outputs are little of the memory.
-    Dropout is turned off: the policy must give the probabilities that it sampled with. Raises ConfigError where there
-    is no such model.
+    Dropout is turned off: the policy must give the probabilities that it sampled with. With `adapters` only they train,
+    drawn from `seed`. Raises ConfigError where there is no such model, or no such module for the adapters.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -161,6 +179,7 @@ def load_policy(path: str | Path, dtype: Dtype, attention: Attention, gradient_c
             module.p = 0.0
         elif hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
+    lora.adapt(causal_lm, adapters, seed)
     causal_lm.train()
     if gradient_checkpointing:
         causal_lm.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": keep_attention})

@@ -21,6 +21,7 @@ from rl import checkpoint, distributed, evaluate
 from rl.config import RunConfig, with_later_keys
 from rl.drafting import refuse_on_cpu
 from rl.interrupt import Interrupts
+from rl.lora import merged_state
 from rl.monitor import Monitor
 from rl.optim import make_optimizer
 from rl.policy import Policy, load_policy
@@ -106,7 +107,7 @@ class Run:
             checkpoint.save(
                 self.dir,
                 self.progress.step,
-                self.policy.causal_lm.state_dict(),
+                self.policy.state_to_save(),
                 self.optimizer.state_dict(),
                 asdict(self.progress),
                 keep=self.config.checkpoint.keep,
@@ -118,7 +119,7 @@ class Run:
         """Write the policy as a model folder that vLLM and transformers load, in the place of the best one before."""
         if self.accelerator.is_main_process:
             checkpoint.save_model_dir(
-                self.policy.causal_lm.state_dict(),
+                merged_state(self.policy.causal_lm),
                 self.config.model.path,
                 self.dir / "best",
                 getattr(torch, self.config.model.dtype),
@@ -161,7 +162,9 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
     if config.sampler.drafting is not None:
         refuse_on_cpu("training")
     model = config.model
-    policy = load_policy(model.path, model.dtype, model.attention, model.gradient_checkpointing)
+    policy = load_policy(
+        model.path, model.dtype, model.attention, model.gradient_checkpointing, config.lora, config.run.seed
+    )
     policy.model.to(accelerator.device)
     reference = None
     if config.method.kl_coef > 0:
@@ -292,7 +295,7 @@ def restore(
     progress = Progress(**found.extra)
     if progress.documents != fresh.documents:
         raise DataError("docs: not the documents that the run began with; bring them back, or choose another run.name")
-    policy.causal_lm.load_state_dict(found.policy_state)
+    policy.restore(found.policy_state)
     optimizer.load_state_dict(found.optimizer_state)
     found.restore_rng()
     log.info("resumed after step %d", progress.step)

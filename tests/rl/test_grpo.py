@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import rl.grpo
@@ -72,6 +73,29 @@ def test_the_result_names_the_best_step_and_its_policy_is_kept(tiny_model_dir: P
     assert result["best"] == {"step": best, "reward": values[best]}
     assert result["steps"] == 4
     assert weights(tmp_path / "best").keys() == weights(tiny_model_dir).keys()
+
+
+def test_adapters_alone_train_and_a_resume_goes_on_with_them(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """The sampler has the sum of weights and adapters: its log-probabilities are the trainer's at every step."""
+    lora = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": ["all-linear"]}
+
+    def run(name: str, steps: int) -> Path:
+        train(make_config(tiny_model_dir, tmp_path / name, lora=lora, run__steps=steps, optim__lr=1e-2))
+        return tmp_path / name
+
+    whole = run("whole", 4)
+    rows = lines(whole, "train")
+    assert all(row["logprob_gap"] < 1e-4 for row in rows) and all(row["grad_norm"] > 0 for row in rows)
+    saved = load_file(whole / "checkpoints" / "step_000004" / "policy.safetensors")
+    assert saved and all(".lora_" in name for name in saved)
+    before, after = weights(tiny_model_dir), weights(whole / "best")
+    assert before.keys() == after.keys()
+    run("cut", 2)
+    again = lines(run("cut", 4), "train")
+    for row in (*rows, *again):
+        for key in [key for key in row if key.startswith("seconds/")]:
+            del row[key]
+    assert again == rows
 
 
 def test_groups_without_spread_move_nothing(
