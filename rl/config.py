@@ -482,6 +482,8 @@ class EvaluateConfig(Strict):
     threads: Count | None
     output: Text | None
     """Write one JSON line a document here; null writes none."""
+    baseline: Text | None
+    """What another evaluation wrote to its `output`: the paired difference to it is shown, document by document."""
 
 
 class PretrainConfig(Strict):

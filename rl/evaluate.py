@@ -14,7 +14,7 @@ import numpy as np
 
 from envs.documents import read_documents
 from rewards.document import Document
-from rewards.errors import ConfigError
+from rewards.errors import ConfigError, DataError
 from rewards.fields import FieldCounts, FieldReport, compare
 from rewards.parse import Attempt, parse
 from rewards.pool import RewardPool
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from rl.sampler import Sampler
 
+CHANGE = "change (paired)"
 Ratio = tuple[Floats, Floats]
 """Numerator and denominator of a metric, each [N]: a document without the metric has denominator 0."""
 
@@ -61,6 +62,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     from rl.sampler import Sampler
 
     task = task_of(config)
+    before = None if config.baseline is None else read_baseline(config.baseline)
     with RewardPool(task, config.rewards.workers, config.rewards.deadline_s) as pool:
         run_dir, model_path = find_model(config.model.path)
         parts = load_documents(config.docs, task, None)
@@ -93,6 +95,9 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
         write_answers(Path(config.output), answers)
     summary = summarise(answers, resamples=config.bootstrap, seen_groups=seen_groups)
     columns = {"all": summary} | {name: summary[name] for name in ("seen", "unseen") if name in summary}
+    if before is not None:
+        summary["delta"] = differences(before, answers, config.baseline or "", resamples=config.bootstrap)
+        columns[CHANGE] = summary["delta"]
     print(table(columns))
     speed = sum(a.tokens for a in answers) / max(seconds, 1e-9)
     return summary | {"left_out": len(prepared.left_out), "tokens_per_second": round(speed, 1)}
@@ -248,6 +253,39 @@ def delta(before: Sequence[Answer], after: Sequence[Answer], metric: str, *, res
     return bootstrap.paired_delta(ratios(before)[metric], ratios(after)[metric]).as_dict()
 
 
+def read_baseline(path: str) -> list[Answer]:
+    """Answers of another evaluation. Raises DataError where the file holds none."""
+    try:
+        answers = read_answers(Path(path))
+    except OSError as error:
+        raise DataError(f"baseline={path}: {error.strerror}; offramp evaluate ... output={path} writes it") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"baseline={path}: not what offramp evaluate writes to its output") from error
+    if not answers:
+        raise DataError(f"baseline={path}: no answers in it")
+    return answers
+
+
+def differences(before: Sequence[Answer], after: Sequence[Answer], path: str, *, resamples: int) -> dict[str, Any]:
+    """{"n": ..., metric: {"value": after - before, "ci95": [low, high]}, ...}, paired over documents.
+
+    Raises DataError unless both answered the same documents.
+    """
+    at = {answer.document_id: answer for answer in before}
+    missing = [answer.document_id for answer in after if answer.document_id not in at]
+    if missing or len(at) != len(after):
+        which = f"not {missing[0]!r} among them" if missing else f"{len(after)} here"
+        raise DataError(
+            f"baseline={path}: answers to {len(at)} documents, {which}; evaluate both on the same documents"
+        )
+    ordered = [at[answer.document_id] for answer in after]
+    known = ratios(ordered).keys()
+    changes = {
+        metric: delta(ordered, after, metric, resamples=resamples) for metric in ratios(after) if metric in known
+    }
+    return {"n": len(after)} | {metric: change for metric, change in changes.items() if change["value"] is not None}
+
+
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """One JSON object a document: answer, score and comparison. `read_answers` reads it back."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -292,16 +330,19 @@ def _answer(row: dict[str, Any]) -> Answer:
 
 def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
     """Summaries side by side, a metric a row: value and interval, in plain text that a log file can hold."""
-    names = [n for n in _ordered_union(columns.values()) if n not in ("n", "seen", "unseen")]
+    names = [n for n in _ordered_union(columns.values()) if n not in ("n", "seen", "unseen", "delta")]
     rows = [["", *columns], ["documents", *(str(c["n"]) for c in columns.values())]]
-    rows += [[name, *(_cell(c.get(name)) for c in columns.values())] for name in names]
+    signs = ["+" if column == CHANGE else "" for column in columns]
+    rows += [
+        [name, *(_cell(c.get(name), sign) for c, sign in zip(columns.values(), signs, strict=True))] for name in names
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def _cell(metric: Mapping[str, Any] | None) -> str:
+def _cell(metric: Mapping[str, Any] | None, sign: str) -> str:
     if metric is None:
         return "-"
     digits = 3 if abs(metric["value"]) < 10 else 1
     low, high = metric["ci95"]
-    return f"{metric['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{metric['value']:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"

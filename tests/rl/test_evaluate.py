@@ -12,13 +12,16 @@ from rewards.task import load_task
 from rl import evaluate
 from rl.config import JsonlDocs
 from rl.evaluate import (
+    CHANGE,
     Answer,
     answer,
     delta,
+    differences,
     find_model,
     groups_seen,
     ratios,
     read_answers,
+    read_baseline,
     summarise,
     table,
     write_answers,
@@ -104,6 +107,32 @@ def test_the_paired_difference() -> None:
     assert 0.2 < difference["ci95"][0] < 0.5 < difference["ci95"][1] < 0.8
     with pytest.raises(ValueError, match="same documents"):
         delta(before, after[::-1], "documents_exact", resamples=100)
+
+
+def test_the_difference_to_a_baseline(tmp_path: Path) -> None:
+    after = [made(str(i), right() if i < 10 else wrong_total()) for i in range(20)]
+    write_answers(tmp_path / "starter.jsonl", [made(str(i), wrong_total()) for i in reversed(range(20))])
+    path = str(tmp_path / "starter.jsonl")
+    changes = differences(read_baseline(path), after, path, resamples=500)
+    assert (changes["n"], changes["documents_exact"]["value"], changes["exact/date"]["value"]) == (20, 0.5, 0.0)
+    text = table({"all": summarise(after, resamples=100, seen_groups=None) | {"delta": changes}, CHANGE: changes})
+    (row,) = [line for line in text.splitlines() if line.startswith("documents_exact")]
+    assert "+0.500 [+0." in row and "delta" not in text
+    for others in (after[:19], [*after[:19], made("x", right())]):
+        with pytest.raises(DataError, match=r"starter\.jsonl: answers to 20 documents, .*; evaluate both on the same"):
+            differences(read_baseline(path), others, path, resamples=100)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "No such file"), ("", "no answers"), ('{"id": 1}\n', "not what"), ("7\n", "not what"), ("{", "not what")],
+)
+def test_a_baseline_that_is_none(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "b.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_baseline(str(path))
 
 
 def test_the_table_has_a_row_a_metric() -> None:
