@@ -137,18 +137,25 @@ def test_what_drafting_refuses(tiny_model_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(not STARTER.is_dir(), reason="no results/starter: run offramp pretrain")
 def test_what_vllm_drafts_on_the_cpu() -> None:
     """Greedy answers are the same with drafts; samples are refused, and the guard says why."""
-    plain, drafted = drafted_run(False), drafted_run(True)
+    plain, drafted = drafted_runs("plain", "drafts")
     assert drafted["greedy"] == plain["greedy"]
     assert plain["fault"] is None and plain["refused"] is None
     assert drafted["refused"].startswith("sampler.drafting: this samples, and vLLM on the CPU draws wrong tokens")
     assert "not drawn from the policy" in drafted["fault"], "if vLLM draws right now, lift the refusal"
 
 
-def drafted_run(drafts: bool) -> dict[str, Any]:
-    """In a process of its own: the compiler of vLLM's drafts, once loaded, breaks the start of a second engine."""
+def drafted_runs(*kinds: str) -> list[dict[str, Any]]:
+    """Each in a process of its own: the compiler of vLLM's drafts, once loaded, breaks the start of a second engine."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "tests.rl.drafted_run", str(STARTER), "drafts" if drafts else "plain"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    command = [sys.executable, "-m", "tests.rl.drafted_run", str(STARTER)]
+    pipe = subprocess.PIPE
+    started = [
+        subprocess.Popen([*command, kind], cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+        for kind in kinds
+    ]
+    results = []
+    for process in started:
+        out, error = process.communicate(timeout=500)
+        assert process.returncode == 0, error[-3000:]
+        results.append(json.loads(out.splitlines()[-1]))
+    return results
