@@ -79,10 +79,12 @@ def measure(
     with RewardPool(task, workers, deadline_s) as pool:
         stream = Stream(pool, good)
         pool.score(stream.next(50))  # warm-up
+        rate = _alone(pool, stream, 200)
         before = (0, open_files(), _children())
         start = time.perf_counter()
         for turn in range(rounds):
-            rate = _alone(pool, stream, seconds=per_round * deadline_s / 4)
+            # In one call, as beside the hanging ones: what it returns, and what that costs to keep, is then alike.
+            rate = _alone(pool, stream, max(1, round(rate * per_round * deadline_s / 2)))
             share = max(1, round(rate * deadline_s))  # others for each that hangs
             pairs: list[Pair] = []
             for i in range(per_round):
@@ -125,11 +127,11 @@ def measure(
     }
 
 
-def _alone(pool: RewardPool, stream: Stream, seconds: float) -> float:
-    count, begun = 0, time.perf_counter()
-    while time.perf_counter() - begun < seconds:
-        count += len(pool.score(stream.next(100)))
-    return count / (time.perf_counter() - begun)
+def _alone(pool: RewardPool, stream: Stream, count: int) -> float:
+    """Groups a second over `count` groups, none of which hangs."""
+    pairs, begun = stream.next(count), time.perf_counter()
+    scores = pool.score(pairs)
+    return len(scores) / (time.perf_counter() - begun)
 
 
 def _below() -> list[list[str]]:
