@@ -1,17 +1,20 @@
 """The two benches of whole runs: their arithmetic, and a real run of each."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from launch.bench_steps import ahead, learning
+from launch.bench_steps import ahead
 from rewards.errors import ConfigError
 from rl.bench_training import changed, compared, gradient_difference
 
-STARTER = Path(__file__).resolve().parents[2] / "results" / "starter"
+ROOT = Path(__file__).resolve().parents[2]
+STARTER = ROOT / "results" / "starter"
 
 
 def test_curves_are_compared_with_the_spread_of_their_seeds() -> None:
@@ -51,15 +54,18 @@ def test_too_few_steps_are_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not STARTER.is_dir(), reason="no results/starter: run offramp pretrain")
 def test_real_runs() -> None:
-    words = "documents=2 group=4 completion=200 threads=2".split()
-    found = ahead([*words, "steps=3"])
+    words = "documents=2 group=4 completion=200 threads=1 --json".split()
+    started = [  # both at once: most of it is the start of four trainings, one thread each
+        subprocess.Popen([sys.executable, "-m", "launch.cli", "bench", *more, *words], cwd=ROOT, stdout=subprocess.PIPE)
+        for more in (["ahead", "steps=3"], ["learning", "steps=2", "seeds=1"])
+    ]
+    found, learned = (json.loads(process.communicate(timeout=500)[0].splitlines()[-1]) for process in started)
     assert found["policy_age"] == {"on_policy": [0, 0, 0], "ahead": [0, 1, 1]}
     # Not equal: ahead has half of the threads for each side, and another thread count gives other bits.
     assert all(len(found["reward"][name]) == 3 for name in ("ahead", "on_policy"))
     assert found["tis_weight"]["ahead"][0] == pytest.approx(1.0, abs=0.05)
     assert found["on_policy_over_ahead"] > 0
 
-    found = learning([*words, "steps=2", "seeds=1"])
-    assert 0 < found["gradient_difference"] < 1e-4
-    ours, plain = (found["reward"][name]["seed 0"] for name in ("shared_prefix", "plain"))
+    assert 0 < learned["gradient_difference"] < 1e-4
+    ours, plain = (learned["reward"][name]["seed 0"] for name in ("shared_prefix", "plain"))
     assert ours[0] == plain[0] and len(ours) == 2
