@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any
 
 from envs.documents import read_documents, write_documents
@@ -299,15 +300,19 @@ def run_here(jobs: Sequence[Job], parallel: int, retries: int) -> list[str]:
     todo = [j for j in jobs if job.finished(j.folder, j.key) is None]
     say(f"{len(jobs)} jobs, {len(jobs) - len(todo)} done before")
     running: list[subprocess.Popen[bytes]] = []
+    starting, over = Lock(), Event()  # after `over` no job begins, not even one that is tried again
 
     def one(item: tuple[int, Job]) -> str | None:
         number, j = item
         for attempt in range(retries + 1):
-            say(f"[{number}/{len(todo)}] {j.folder.name}" + (" again" if attempt else ""))
-            process = subprocess.Popen(
-                [sys.executable, "-m", "launch.job", str(j.folder)], stderr=subprocess.PIPE, start_new_session=True
-            )
-            running.append(process)
+            with starting:
+                if over.is_set():
+                    return f"{j.folder.name}: stopped"
+                say(f"[{number}/{len(todo)}] {j.folder.name}" + (" again" if attempt else ""))
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "launch.job", str(j.folder)], stderr=subprocess.PIPE, start_new_session=True
+                )
+                running.append(process)
             _, errors = process.communicate()
             if process.returncode == 0:
                 return None
@@ -322,6 +327,8 @@ def run_here(jobs: Sequence[Job], parallel: int, retries: int) -> list[str]:
         try:
             outcomes = list(pool.map(one, enumerate(todo, start=1)))
         except BaseException:
+            with starting:
+                over.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
                 if process.poll() is None:

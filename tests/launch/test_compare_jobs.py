@@ -11,12 +11,15 @@ from pathlib import Path
 def test_a_comparison_that_is_told_to_end_ends_its_job(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     sleeper = tmp_path / "sleeper.sh"
-    sleeper.write_text(f"#!/bin/sh\necho $$ > {pid_file}.part && mv {pid_file}.part {pid_file}\nexec sleep 60\n")
+    sleeper.write_text(
+        f"#!/bin/sh\necho $$ >> {tmp_path}/starts\n"
+        f"echo $$ > {pid_file}.part && mv {pid_file}.part {pid_file}\nexec sleep 60\n"
+    )
     sleeper.chmod(0o755)
     script = (
         "import sys; from pathlib import Path; from launch.compare import Job, run_here;"
         f"sys.executable = {str(sleeper)!r};"
-        f"run_here([Job('sft', 1, 0, Path({str(tmp_path)!r}), 'key')], parallel=1, retries=0)"
+        f"run_here([Job('sft', 1, 0, Path({str(tmp_path)!r}), 'key')], parallel=1, retries=1)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
@@ -25,6 +28,7 @@ def test_a_comparison_that_is_told_to_end_ends_its_job(tmp_path: Path) -> None:
     child = int(pid_file.read_text())
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(30) == 128 + signal.SIGTERM
+    assert (tmp_path / "starts").read_text().split() == [str(child)]  # and not tried again
     while time.monotonic() < until:
         try:
             os.kill(child, 0)
