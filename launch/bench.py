@@ -97,7 +97,7 @@ def hostile(args: list[str]) -> dict[str, Any] | None:
 def pool(args: list[str]) -> dict[str, Any] | None:
     keys = {
         "hangs": "rewards that hang (1000)",
-        "deadline_ms": "after which each is killed (150)",
+        "deadline_ms": "after which each is killed (300)",
         "workers": "processes that score (2)",
     }
     values = read_keys("bench pool", args, keys, required=())
@@ -110,7 +110,7 @@ def pool(args: list[str]) -> dict[str, Any] | None:
     result = measure(
         documents("receipt", 100, 0),
         hangs,
-        whole(values, "deadline_ms", 150, least=20) / 1000,
+        whole(values, "deadline_ms", 300, least=20) / 1000,
         whole(values, "workers", 2),
     )
     print(
