@@ -50,6 +50,8 @@ def check_evaluate(config: EvaluateConfig) -> None:
     check_docs(config.docs, config.task)
     if config.seen is not None and not Path(config.seen).exists():
         raise ConfigError(f"seen={config.seen}: no such file or run; seen=null if there is none")
+    if config.baseline is not None and not Path(config.baseline).is_file():
+        raise DataError(f"baseline={config.baseline}: no such file; offramp evaluate ... output=FILE writes one")
     check_sampling(config.sampler)
     check_engine_arguments(config.sampler.engine)
     check_model(config.model.path)

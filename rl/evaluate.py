@@ -257,9 +257,7 @@ def read_baseline(path: str) -> list[Answer]:
     """Answers of another evaluation. Raises DataError where the file holds none."""
     try:
         answers = read_answers(Path(path))
-    except OSError as error:
-        raise DataError(f"baseline={path}: {error.strerror}; offramp evaluate ... output={path} writes it") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"baseline={path}: not what offramp evaluate writes to its output") from error
     if not answers:
         raise DataError(f"baseline={path}: no answers in it")

@@ -99,6 +99,12 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
     ("evaluate docs.path=good.jsonl run.steps=2", CONFIG, ["run.steps", "unknown key"]),
     ("evaluate docs.path=good.jsonl model=./nowhere", CONFIG, ["model.path=./nowhere", "no such folder"]),
     ("evaluate docs.path=good.jsonl seen=nowhere", CONFIG, ["seen=nowhere", "seen=null"]),
+    ("evaluate docs.path=good.jsonl baseline=nowhere", DATA, ["baseline=nowhere", "output=FILE"]),
+    (
+        "train lora={rank:4,alpha:8.0,dropout:0.1,targets:[all-linear]}",
+        CONFIG,
+        ["lora.dropout=0.1", "lora.dropout=0.0"],
+    ),
     ("pretrain layer=3", CONFIG, ["layer", "did you mean layers"]),
     ("score task=receipt", CONFIG, ["docs.path", "docs.path=VALUE"]),
     ("score task=receipt doc.path=good.jsonl", CONFIG, ["doc.path", "did you mean docs.path"]),
