@@ -107,6 +107,9 @@ def main(args: Sequence[str], run: str | None = None) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"bench {name}: {str(error).splitlines()[0]}") from error
     settings.pop("run", None)
+    root = STARTER.parents[1]
+    if "model" in settings and Path(settings["model"]).is_relative_to(root):
+        settings["model"] = str(Path(settings["model"]).relative_to(root))
     whole = {"bench": name, **result, "settings": settings, "machine": before}
     for line in table(result):
         print(line)
