@@ -317,7 +317,7 @@ def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
         return found
     area = known_zone(plan, index)
     lines = index.lines
-    words = normalize.words(name)
+    words, letters = normalize.words(name), any(char.isalpha() for char in name)
     spaced = f" {' '.join(words)} "
     result: list[Place] = []
     if words:
@@ -331,6 +331,8 @@ def places(name: str, plan: RowPlan, index: DocumentIndex) -> tuple[Place, ...]:
             first, last = exact
             share = _whole(words, plan, index, first, last)
             why = "printed" if share == 1.0 else "the printed name goes on"
+            if not letters and has_words(index, plan, first):
+                share, why = min(share, 0.3), "a number of a line that has words"
             result.append(Place(first, last, share, index.span_of(name, first, last), why))
         if not result:
             words = [word for word in words if not _code(word)] or words

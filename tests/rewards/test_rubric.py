@@ -250,6 +250,14 @@ def test_a_better_name_scores_more() -> None:
     assert len(set(totals)) == len(names)
 
 
+def test_a_number_beside_words_is_no_name() -> None:
+    attempt = copy.deepcopy(SHOP_GOLD)
+    attempt["items"][0]["name"] = attempt["items"][0]["amount"]
+    found = score(SHOP, attempt)
+    assert found.total < score(SHOP, SHOP_GOLD).total
+    assert any(finding.why == "a number of a line that has words" for finding in found.findings)
+
+
 @pytest.mark.parametrize(
     ("vendor", "least", "most"),
     [
