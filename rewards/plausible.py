@@ -88,7 +88,7 @@ def _fault(text: str, index: DocumentIndex) -> str | None:
     known = index.characters()
     for char in text:
         if char > "\x7f" and char not in known:
-            return f"the character U+{ord(char):04X} is not in the document"  # a repr hangs on the Unicode version
+            return f"the character U+{ord(char):04X} is not in the document"  # its repr differs by Python version
     if not text.isprintable():
         return "a control character"
     return "white space at an end or doubled" if text != " ".join(text.split()) else None
