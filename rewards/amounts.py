@@ -20,7 +20,9 @@ def _reread(plan: Plan, index: DocumentIndex) -> tuple[list[Line], dict[str, str
     """The lines with misread label words put right, and the corrections; cached."""
     found: tuple[list[Line], dict[str, str]] | None = index.cache.get("reread")
     if found is None:
-        rows = frozenset(i for row_plan in plan.rows.values() for i in known_zone(row_plan, index).open_)
+        rows = _rows(plan, index)
+        # An item's name may stand on the line above its amount: CHINESE TEA is no misread TVA.
+        rows |= {i - 1 for i in rows if i and not index.lines[i - 1].money}
         long, short = long_words(plan, index), short_words(plan, index, rows)
         both = {**short, **long}
         lines = reread(index.lines, both)
@@ -125,6 +127,8 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
     # A number below its label is weaker evidence than one beside it.
     beside = [number for number, own in labelled if own]
     chosen = beside if beside and field.spec.last else [number for number, _ in labelled]
+    if not field.spec.last:
+        chosen = [number for number in chosen if not number.value or not _at_rate_0(index, number)]
     last: Decimal | None = None
     if field.spec.last and chosen:
         first = chosen[0].line
@@ -152,12 +156,25 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
                 fold(number.value),
                 Support(1.0, (number.start, number.end), UNLABELLED),
             )
-    rows = frozenset(i for row_plan in plan.rows.values() for i in known_zone(row_plan, index).open_)
+    rows = _rows(plan, index)
     # A word of an item's name (SERVICE 70%) is no sign of a service charge.
     expected = (
         bool(index.money) if field.spec.expected == "always" else any(n.value and n.line not in rows for n in chosen)
     )
     return Evidence(values, expected)
+
+
+_RATE_0 = re.compile(r"(?<![\d.,])0+(?:[.,]0+)?\s*%[\s:=)]*$")
+
+
+def _at_rate_0(index: DocumentIndex, number: Number) -> bool:
+    """Whether an amount stands right behind a rate of nothing, so that it is what the rate is of: GST 0% 8.20."""
+    return _RATE_0.search(index.text, index.lines[number.line].start, number.start) is not None
+
+
+def _rows(plan: Plan, index: DocumentIndex) -> frozenset[int]:
+    """The lines that are rows of a table."""
+    return frozenset(i for row_plan in plan.rows.values() for i in known_zone(row_plan, index).open_)
 
 
 def _unlabelled(field: FieldPlan, index: DocumentIndex) -> Sequence[Number]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import datetime
+import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from random import Random
@@ -29,6 +30,7 @@ from rewards.plan import FieldPlan, Phrases
 from rewards.relations import evaluate
 
 CENT = Decimal("0.01")
+_RATE = re.compile(r"(?<![\d.,])(\d{1,2}(?:[.,]\d{1,2})?)\s?%")
 Change = tuple[str, Answer]
 
 
@@ -120,11 +122,20 @@ def _invented(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:
 
 
 def _invented_from_page(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:
-    """A value for a field that the page does not have: another amount of the page."""
+    """A value for a field that the page does not have: another amount of the page.
+
+    A page may print a tax that gold leaves out. So where the page names the field, what a printed rate makes of the
+    total (GST 6%: 8.38 of 148.00) is no invention.
+    """
     others = sorted({n.value for n in page.index.money if n.value > 0})
+    totals = [normalize.amount(get(gold, field.path)) for field in of_kind(page.plan, "money") if field.spec.last]
+    rates = [Decimal(rate.replace(",", ".")) for rate in _RATE.findall(page.index.text)]
+    parts = [total * rate / (100 + rate) for total in totals if total for rate in rates]
     for field in _missing(page, gold):
-        if others:
-            yield field.path, put(gold, field.path, f"{rng.choice(others):.2f}")
+        named = field.cue is not None and field.cue.lines(page.index.lines)
+        wrong = [other for other in others if not (named and any(abs(other - part) <= CENT for part in parts))]
+        if wrong:
+            yield field.path, put(gold, field.path, f"{rng.choice(wrong):.2f}")
 
 
 def _invented_with_amends(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:

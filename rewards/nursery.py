@@ -124,10 +124,17 @@ class Nursery:
         """Ends the nursery and every worker. Safe to call twice."""
         self._control.close()
         with contextlib.suppress(ValueError, AssertionError):  # closed, or another process's
-            self._process.join(5)
+            self._process.join(0)
+            self._wait(5.0)
             self._process.kill()
-            self._process.join(5)
+            self._wait(5.0)
             self._process.close()
+
+    def _wait(self, seconds: float) -> None:
+        """Until the nursery has ended. `join` would also wait for the workers, which hold its sentinel open."""
+        until = time.monotonic() + seconds
+        while self._process.exitcode is None and time.monotonic() < until:
+            time.sleep(0.002)
 
 
 def _run(control: socket.socket, others: socket.socket, serve: Serve) -> None:

@@ -150,9 +150,9 @@ def serving(answer: Answerer, behave: Behaviour = lambda number, body: "ok") -> 
 
 
 def settings(url: str, **changes: Any) -> dict[str, Any]:
-    """Settings of an endpoint for a test: local, free, impatient."""
+    """Settings of an endpoint for a test: local and free."""
     return {
-        "base_url": url, "model": "stub", "key_env": None, "concurrency": 8, "timeout_s": 2.0, "attempts": 3,
+        "base_url": url, "model": "stub", "key_env": None, "concurrency": 8, "timeout_s": 60.0, "attempts": 3,
         "retries": 1000, "structured": "schema", "prompt_price": 0.0, "completion_price": 0.0, "max_cost": None,
         "max_total_tokens": None, "cache": None, "extra": {},
     } | changes  # fmt: skip

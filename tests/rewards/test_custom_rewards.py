@@ -82,7 +82,7 @@ def test_a_module_beside_the_task_file_is_found(tmp_path: Path, monkeypatch: pyt
     path = _house(tmp_path / "elsewhere", "house_here")
     _house(tmp_path / "here", "house_here", house_here=HOUSE)
     monkeypatch.chdir(tmp_path / "here")
-    with RewardPool(load_task(path), workers=1, deadline_s=5) as pool:
+    with RewardPool(load_task(path), workers=1, deadline_s=60) as pool:
         assert pool.score([(DOCUMENT, [json.dumps(ATTEMPT)])])[0][0].total == 1.0
 
 

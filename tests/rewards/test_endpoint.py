@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_deadline_holds_for_the_whole_exchange(how: str) -> None:
         start = time.monotonic()
         outcome = client(stub.url, timeout_s=0.4, attempts=2).complete(ask())
         assert isinstance(outcome, Trouble) and outcome.kind == "timeout" and "0.4 s" in outcome.message
-        assert time.monotonic() - start < 3.0
+        assert time.monotonic() - start < 15.0  # a drip would take 20 s and give an answer
 
 
 def test_no_server() -> None:
@@ -89,7 +90,14 @@ def test_no_server() -> None:
 
 def test_many_at_once_meet_every_trouble() -> None:
     hows = ["ok", "429", "ok", "500", "half json", "ok", "reset", "wrong schema"]
-    with serving(good, lambda number, body: hows[number % len(hows)]) as stub:
+    tries: Counter[int] = Counter()
+
+    def behave(number: int, body: dict[str, Any]) -> str:
+        size = len(body["messages"][0]["content"])
+        tries[size] += 1
+        return hows[(size + tries[size]) % len(hows)]  # each request begins elsewhere, and none meets only trouble
+
+    with serving(good, behave) as stub:
         asking = client(stub.url, attempts=12)
         outcomes = dict(asking.complete_all([ask("x" * n) for n in range(1, 61)]))
         assert [json.loads(outcomes[n - 1].text)["a"] for n in range(1, 61)] == list(range(1, 61))  # type: ignore[union-attr]
@@ -176,11 +184,13 @@ def test_a_limit_is_everyones(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stopping_the_iteration_stops_asking() -> None:
-    with serving(good) as stub:
+    go = threading.Event()
+    with serving(good, lambda number, body: "ok" if number == 0 or go.wait(60) else "500") as stub:
         for _ in client(stub.url, concurrency=2).complete_all([ask(str(n)) for n in range(500)]):
             break
+        go.set()
         time.sleep(0.3)
-        assert len(stub.bodies) < 50
+        assert len(stub.bodies) <= 4
         assert threading.active_count() < 60
 
 

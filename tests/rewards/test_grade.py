@@ -91,7 +91,7 @@ def test_the_order_of_the_attempts_does_not_matter(pairs: list[tuple[float, bool
     one, two = (risk_coverage([c for c, _ in some], [r for _, r in some]) for some in (pairs, shuffled))
     assert one == two
     assert one.points[-1].coverage == 1.0
-    assert 0.0 <= one.augrc <= one.aurc + 1e-12 <= 1.0 + 1e-12
+    assert 0.0 <= one.augrc <= one.aurc + 1e-12 <= 1.0 + 2e-12
 
 
 def test_the_rubric_judges_gpt4o_without_gold() -> None:

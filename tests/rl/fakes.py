@@ -105,7 +105,7 @@ VALUES: dict[str, Any] = {
         "effects": {"null_share": 0.2, "constant_share": 0.15, "entropy": -0.3},
         "truth_fall": 0.05,
     },
-    "launch": {"kind": "local", "processes": 1, "backend": "auto", "timeout_s": 60.0},
+    "launch": {"kind": "local", "processes": 1, "backend": "auto", "timeout_s": 300.0},
 }
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,16 +207,17 @@ def offline_files(config: RunConfig) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_curves")
-def test_wandb_offline_without_a_key(wandb_config: RunConfig) -> None:
+def test_wandb_offline_without_a_key(wandb_config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits for it, and every step with its table is in the offline run."""
+    start, go = mirror.start, threading.Event()
+    monkeypatch.setattr(mirror, "start", lambda *given: go.wait(120) and start(*given))
     run_dir = Path(wandb_config.run.dir)
     started = time.perf_counter()
     record = Record(run_dir, wandb_config)
-    assert time.perf_counter() - started < 5
     for step in (1, 2):
-        before = time.perf_counter()
         record.step(step, {"reward/mean": 0.5}, *sampled(step))
-        assert time.perf_counter() - before < 5
+    assert time.perf_counter() - started < 60  # who waited for W&B would have waited for 120 s
+    go.set()
     record.mirror.timeout_s = 60  # type: ignore[union-attr]  # a busy machine may need it, a run would go on without
     record.close()
     assert record.mirror is not None and record.mirror.failure is None
@@ -226,11 +228,12 @@ def test_wandb_offline_without_a_key(wandb_config: RunConfig) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ["", "0" * 40], ids=["no key", "key but no network"])
-def test_wandb_starts_within_5_seconds(
+def test_wandb_starts_without_a_network(
     key: str, wandb_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import wandb  # noqa: F401  # its import is not what is measured
+    import wandb
 
+    wandb.teardown()  # the settings of an earlier start would hide the address
     if key:
         monkeypatch.setenv("WANDB_API_KEY", key)
         monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
@@ -239,7 +242,7 @@ def test_wandb_starts_within_5_seconds(
     seconds = time.perf_counter() - started
     run.finish()
     assert run.settings.mode == "offline"
-    assert seconds < 5
+    assert seconds < 60  # by itself W&B would try for 90 s
 
 
 @pytest.mark.usefixtures("no_curves")
@@ -266,13 +269,14 @@ def test_a_dead_mirror_does_not_stop_the_run(
         update={"record": wandb_config.record.model_copy(update={"wandb": wandb_config.record.wandb.model_copy(
             update={"timeout_s": 0.2 if how == "log hangs" else 30.0, "table_rows": 0})})}
     )  # fmt: skip
+    monkeypatch.setattr(mirror, "QUEUE_LIMIT", 8)
     started = time.perf_counter()
     with Record(Path(config.run.dir), config) as record:
-        for step in range(1, 400 if how == "log hangs" else 4):
+        for step in range(1, 21 if how == "log hangs" else 4):
             record.step(step, {"reward/mean": 0.5}, [], [])
     assert time.perf_counter() - started < 60
     count = len(list(read_metrics(config.run.dir)))
-    assert count == (399 if how == "log hangs" else 3)
+    assert count == (20 if how == "log hangs" else 3)
     if how == "log hangs":
         assert "W&B was too slow" in caplog.text
     else:

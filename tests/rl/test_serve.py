@@ -29,7 +29,7 @@ from tests.rewards.test_judge import make_task
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTER = ROOT / "results" / "starter"
-START_S = 240.0
+START_S = 400.0
 # The command `vllm` asks for its version by the name vllm, which the CPU build does not have.
 VLLM = """
 import importlib.metadata, sys
@@ -42,7 +42,7 @@ from vllm.entrypoints.cli.main import main
 sys.exit(main())
 """
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("one server")]
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         **os.environ,
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "OMP_NUM_THREADS": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
     with log.open("wb") as out:
@@ -95,7 +96,8 @@ def test_teacher(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     words = [
         "label", "teacher=serve", f"docs.path={docs}", f"out={out}", f"teacher.endpoint.base_url={url}",
         "teacher.endpoint.model=starter", f"teacher.endpoint.cache={tmp_path}/cache.sqlite", "max_failed=1.0",
-        "teacher.endpoint.attempts=1", "teacher.max_tokens=500", "teacher.schema_in_prompt=false", "--json",
+        "teacher.endpoint.attempts=1", "teacher.endpoint.timeout_s=400",
+        "teacher.max_tokens=500", "teacher.schema_in_prompt=false", "--json",
     ]  # fmt: skip
     code = run(words)
     result: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -122,7 +124,7 @@ def test_teacher(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_judge(url: str) -> None:
     """Its verdicts are nonsense, but they are verdicts: strict JSON, no trouble but that it is not believed."""
     page = synthetic.draw("receipt", 11, 0, "seen", 0.5)
-    task = make_task(url, judge={"pause_above": 1.0}, model="starter", attempts=2, timeout_s=60.0)
+    task = make_task(url, judge={"pause_above": 1.0}, model="starter", attempts=2, timeout_s=300.0)
     assert settings(url)["structured"] == "schema"
     attempts = [json.dumps(page.gold | {"purpose": value}) for value in ("food", "fuel", None)]  # type: ignore[operator]
     with RewardPool(task, 0, 10.0) as pool:

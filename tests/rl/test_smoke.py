@@ -15,7 +15,7 @@ STARTER = ROOT / "results" / "starter"
 def offramp(*arguments: str) -> dict[str, object]:
     command = [sys.executable, "-m", "launch.cli", *arguments, "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -33,7 +33,7 @@ def test_train_then_evaluate(tmp_path: Path) -> None:
         if line["kind"] == "train":
             assert line["reward/mean"] > 0.3
             assert line["logprob_gap"] is None or line["logprob_gap"] < 0.01
-            assert line["seconds/score"] < 0.2 * line["seconds/total"]
+            assert line["seconds/score"] < 0.5 * line["seconds/total"]
     assert {path.name for path in (run / "rollouts").iterdir()} == {"step_000001.parquet", "step_000002.parquet"}
 
     evaluated = offramp(

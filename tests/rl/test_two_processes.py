@@ -65,7 +65,7 @@ def test_twenty_steps_with_vllm(tiny_model_dir: Path, tmp_path: Path) -> None:
         run(make_config(tiny_model_dir, tmp_path / "two", **changes, **two), 2),
     ]
     for process in started:
-        _, error = process.communicate(timeout=300)
+        _, error = process.communicate(timeout=900)
         assert process.returncode == 0, error.decode()[-2000:]
 
     one, both = metrics(tmp_path / "one"), metrics(tmp_path / "two")
