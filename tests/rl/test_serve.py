@@ -42,7 +42,7 @@ from vllm.entrypoints.cli.main import main
 sys.exit(main())
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("one server")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serve")]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import rl.run
 from rewards.document import Document
 from rewards.errors import OfframpError
-from rewards.score import RubricScore
+from rewards.rubric import RubricScore
 from rl.config import RunConfig
 from rl.grpo import train
 from rl.interrupt import Stopped
