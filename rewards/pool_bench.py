@@ -58,7 +58,7 @@ class Stream:
 
 
 def measure(
-    documents: Sequence[Document], hangs: int = 1000, deadline_s: float = 0.3, workers: int = 2, rounds: int = 5
+    documents: Sequence[Document], hangs: int = 1000, deadline_s: float = 0.3, workers: int = 2, rounds: int = 20
 ) -> dict[str, Any]:
     """Groups a second of a pool alone, and of the same pool while rewards hang, in turns (A B A B ...).
 
