@@ -51,6 +51,19 @@ def test_the_same_seed_makes_the_same_mutants() -> None:
     assert list(mutants(task, Document("x", document.text, "g", None))) == []
 
 
+def test_a_printed_tax_that_gold_leaves_out_is_no_invention() -> None:
+    """6 % of 53.00 contain 3.00, which the page prints as its tax; its other amounts would be invented."""
+    task, gold = TASKS["receipt"], {"vendor": "A SHOP", "date": None, "tax": None, "rounding": None, "total": "53.00"}
+    gold["items"] = [{"name": "RICE", "amount": "53.00"}]
+    for text, taxes in (
+        ("A SHOP\nRICE 53.00\nTOTAL 53.00\nGST 6% 3.00\nCASH 60.00", {"53.00", "60.00"}),
+        ("A SHOP\nRICE 53.00\nTOTAL 53.00\nPOINTS 6% 3.00\nCASH 60.00", {"53.00", "60.00", "3.00"}),
+    ):
+        page = Document("x", text, "g", gold)
+        made = [m for seed in range(40) for m in mutants(task, page, seed) if m.kind == "invented_from_page"]
+        assert {m.value["tax"] for m in made if m.path == "tax"} == taxes
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_mutants_score_below_gold_and_equals_score_the_same(name: str) -> None:
     task, rubric = TASKS[name], RUBRICS[name]

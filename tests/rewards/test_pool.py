@@ -196,6 +196,18 @@ def test_a_nursery_that_is_killed_is_replaced() -> None:
     assert [group[0].status for group in scores] == ["error", "scored"] * 2
 
 
+def test_a_pool_whose_nursery_died_closes_at_once() -> None:
+    """Its workers live on, and hold its sentinel open."""
+    pool = RewardPool(_task(), 1, deadline_s=60.0)
+    nursery = pool._nursery._process.pid or 0
+    os.kill(nursery, signal.SIGKILL)
+    wait_for(lambda: not _lives(nursery), 60.0)
+    begun = time.monotonic()
+    pool._nursery.close()
+    assert time.monotonic() - begun < 4.0
+    pool.close()
+
+
 def test_workers_end_with_the_process_that_has_them() -> None:
     script = (
         "import os, sys, time; sys.path.insert(0, '.');"

@@ -221,6 +221,47 @@ def test_the_total_before_rounding_is_corrected_by_a_later_line() -> None:
     assert found.total < 0.95
 
 
+CAFE = """JIAWEI CAFE SDN BHD
+12/03/2018
+ITEM  QTY  U/P  AMT
+BEEF NOODLE
+1  7.00  7.00
+CHINESE TEA
+2  0.60  1.20
+{}
+TOTAL  8.20
+"""
+CAFE_GOLD: dict[str, Any] = {
+    "vendor": "JIAWEI CAFE SDN BHD",
+    "date": "2018-03-12",
+    "items": [{"name": "BEEF NOODLE", "amount": "7.00"}, {"name": "CHINESE TEA", "amount": "1.20"}],
+    "tax": None,
+    "rounding": None,
+    "total": "8.20",
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "tax"),
+    [
+        ("TOTAL INCLUDES GST 0%  8.20", "8.20"),  # what the rate of nothing is of
+        ("GST @ 0.00 % : 8.20", "8.20"),
+        ("THANK YOU", "1.20"),  # TEA is the name of an item, not a misread TVA
+    ],
+)
+def test_no_tax_is_printed(line: str, tax: str) -> None:
+    text = CAFE.format(line)
+    assert score(text, CAFE_GOLD).total == 1.0
+    invented = score(text, CAFE_GOLD | {"tax": tax})
+    assert invented.total < 1.0 and points(invented)["tax"] == 0.1
+
+
+@pytest.mark.parametrize("line", ["GST 10%  0.82", "GST 0% 0.00", "GST SR 6.0%: RM 0.46", "TVA 0.68"])
+def test_a_tax_is_printed(line: str) -> None:
+    tax = line.split()[-1]
+    assert points(score(CAFE.format(line), CAFE_GOLD | {"tax": tax}))["tax"] == 1.0
+
+
 def test_null_lies_between_wrong_and_right() -> None:
     for field, wrong in (("vendor", "TAMAN JAYA"), ("date", "2018-12-03"), ("total", "99.00"), ("tax", "9.99")):
         values = [
