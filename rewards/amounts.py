@@ -21,8 +21,8 @@ def _reread(plan: Plan, index: DocumentIndex) -> tuple[list[Line], dict[str, str
     found: tuple[list[Line], dict[str, str]] | None = index.cache.get("reread")
     if found is None:
         rows = _rows(plan, index)
-        # An item's name may stand on the line above its amount: CHINESE TEA is no misread TVA.
-        rows |= {i - 1 for i in rows if i and not index.lines[i - 1].money}
+        # An item's name may stand on the line above its quantity and amount: CHINESE TEA is no misread TVA.
+        rows |= {i - 1 for i in rows if i and not index.lines[i - 1].money and len(index.by_line()[i]) > 1}
         long, short = long_words(plan, index), short_words(plan, index, rows)
         both = {**short, **long}
         lines = reread(index.lines, both)
@@ -127,7 +127,7 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
     # A number below its label is weaker evidence than one beside it.
     beside = [number for number, own in labelled if own]
     chosen = beside if beside and field.spec.last else [number for number, _ in labelled]
-    if not field.spec.last:
+    if field.spec.at_rate:
         chosen = [number for number in chosen if not number.value or not _at_rate_0(index, number)]
     last: Decimal | None = None
     if field.spec.last and chosen:
@@ -164,12 +164,14 @@ def amounts(field: FieldPlan, plan: Plan, index: DocumentIndex) -> Evidence:
     return Evidence(values, expected)
 
 
-_RATE_0 = re.compile(r"(?<![\d.,])0+(?:[.,]0+)?\s*%[\s:=)]*$")
+_RATE_0 = re.compile(r"(?<![\d.,'])(?<![\d.,'] )0+(?:[.,]0+)?\s*[%％][\s:;=|)\](,.*@]*$")
+_RATE_SIZE = 24  # characters that a rate and the marks behind it take
 
 
 def _at_rate_0(index: DocumentIndex, number: Number) -> bool:
     """Whether an amount stands right behind a rate of nothing, so that it is what the rate is of: GST 0% 8.20."""
-    return _RATE_0.search(index.text, index.lines[number.line].start, number.start) is not None
+    line_start = index.lines[number.line].start
+    return _RATE_0.search(index.text, max(line_start, number.start - _RATE_SIZE), number.start) is not None
 
 
 def _rows(plan: Plan, index: DocumentIndex) -> frozenset[int]:

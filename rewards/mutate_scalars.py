@@ -122,20 +122,35 @@ def _invented(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:
 
 
 def _invented_from_page(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:
-    """A value for a field that the page does not have: another amount of the page.
-
-    A page may print a tax that gold leaves out. So where the page names the field, what a printed rate makes of the
-    total (GST 6%: 8.38 of 148.00) is no invention.
-    """
+    """A value for a field that the page does not have: another amount of the page."""
     others = sorted({n.value for n in page.index.money if n.value > 0})
-    totals = [normalize.amount(get(gold, field.path)) for field in of_kind(page.plan, "money") if field.spec.last]
-    rates = [Decimal(rate.replace(",", ".")) for rate in _RATE.findall(page.index.text)]
-    parts = [total * rate / (100 + rate) for total in totals if total for rate in rates]
     for field in _missing(page, gold):
-        named = field.cue is not None and field.cue.lines(page.index.lines)
-        wrong = [other for other in others if not (named and any(abs(other - part) <= CENT for part in parts))]
+        left_out = _left_out(page, gold, field)
+        wrong = [other for other in others if other not in left_out]
         if wrong:
             yield field.path, put(gold, field.path, f"{rng.choice(wrong):.2f}")
+
+
+def _left_out(page: Page, gold: Answer, field: FieldPlan) -> set[Decimal]:
+    """Amounts that the page prints as this field though gold does not have it, such as the tax that the total holds
+    (GST 6%: 8.38 of 148.00). The page must name the field, with the rate on that line or on the amount's own."""
+    named = field.cue.lines(page.index.lines) if field.cue is not None else []
+    if not named:
+        return set()
+    totals = [normalize.amount(get(gold, field.path)) for field in of_kind(page.plan, "money") if field.spec.last]
+    rates: dict[int, set[Decimal]] = {}
+    for i in {*named, *(n.line for n in page.index.money)}:
+        line = page.index.lines[i]
+        printed = _RATE.findall(page.index.text, line.start, line.end)
+        rates[i] = {Decimal(rate.replace(",", ".")) for rate in printed}
+    everywhere = set().union(*(rates[i] for i in named))
+    return {
+        number.value
+        for number in page.index.money
+        for rate in everywhere | rates[number.line]
+        for total in totals
+        if total and abs(number.value - total * rate / (100 + rate)) <= CENT
+    }
 
 
 def _invented_with_amends(page: Page, gold: Answer, rng: Random) -> Iterator[Change]:

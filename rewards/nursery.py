@@ -124,7 +124,7 @@ class Nursery:
         """Ends the nursery and every worker. Safe to call twice."""
         self._control.close()
         with contextlib.suppress(ValueError, AssertionError):  # closed, or another process's
-            self._process.join(0)
+            self._process.join(0)  # an AssertionError in a process that was forked from ours
             self._wait(5.0)
             self._process.kill()
             self._wait(5.0)
@@ -134,6 +134,10 @@ class Nursery:
         """Until the nursery has ended. `join` would also wait for the workers, which hold its sentinel open."""
         until = time.monotonic() + seconds
         while self._process.exitcode is None and time.monotonic() < until:
+            try:
+                os.kill(self._process.pid or 0, 0)
+            except ProcessLookupError:  # somebody else has reaped it
+                return
             time.sleep(0.002)
 
 

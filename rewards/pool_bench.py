@@ -70,9 +70,11 @@ def measure(
     the share of the workers' cores that takes, where one reward after the other hangs until the deadline.
     memory_growth_mb: of this process, from the end of the first round to the end of the last, which does the same work.
     """
+    elsewhere = _children()
     task = bench_task()
     completion = task.canonical(documents[0].gold or {})
     good = _work(task, documents, 0)
+    rounds = min(rounds, hangs)
     per_round = hangs // rounds
     rates: list[tuple[float, float]] = []
     outcomes: dict[str, int] = {}
@@ -123,7 +125,7 @@ def measure(
         "memory_growth_mb": (after[0] - before[0]) / 2**20,
         "open_files_growth": after[1] - before[1],
         "processes_growth": after[2] - before[2],
-        "processes_left": _children(),
+        "processes_left": _children() - elsewhere,
     }
 
 

@@ -47,6 +47,7 @@ class FieldSpec(_Model):
     prefer: words of which the true value has one, where a line near the top has one (company forms).
     other: words that mark somebody else's name, on their own line and the next (bill to).
     last: the value is the last one beside its cue before the first line with a word of `stop` (a total after rounding).
+    at_rate: the value is what a rate makes of another amount (a tax); one right behind 0 % is that other amount.
     adjusted_by: a field that is added to the labelled value to give the true one, where that is printed (rounding).
     day_first, month_first: printed words or currency marks that settle how 03/04/2018 is read; without them both ways.
     expected: when null is an abstention: "always", or "cued" = only where a cue line shows a value other than zero.
@@ -64,6 +65,7 @@ class FieldSpec(_Model):
     other: list[Word] | None = None
     last: bool | None = None
     stop: list[Word] | None = None
+    at_rate: bool | None = None
     adjusted_by: str | None = None
     day_first: list[Word] | None = None
     month_first: list[Word] | None = None

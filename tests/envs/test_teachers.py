@@ -240,7 +240,9 @@ def test_label_stops_where_it_makes_no_sense(docs: Path, tmp_path: Path, capsys:
         assert 8 <= len(read_traces(tmp_path / "a.jsonl", max_bad=0, quarantine=None)) < 20
     with serving(copies, lambda number, body: "401") as stub:
         code, result = finish(command(stub, docs, tmp_path / "b.jsonl", "teacher.endpoint.concurrency=1"), capsys)
-        assert code == 5 and "key_env" in result["error"] and len(stub.bodies) < 20  # asking on would be 40
+        assert (
+            code == 5 and "key_env" in result["error"] and len(stub.bodies) < 20
+        )  # what is not fatal is asked of 20 documents
     with serving(copies) as stub:
         cap = ["teacher.endpoint.max_total_tokens=9000", "teacher.max_tokens=100"]
         code, result = finish(command(stub, docs, tmp_path / "c.jsonl", *cap), capsys)

@@ -221,7 +221,7 @@ def test_the_total_before_rounding_is_corrected_by_a_later_line() -> None:
     assert found.total < 0.95
 
 
-CAFE = """JIAWEI CAFE SDN BHD
+HOUSE = """JIAWEI CAFE SDN BHD
 12/03/2018
 ITEM  QTY  U/P  AMT
 BEEF NOODLE
@@ -231,7 +231,7 @@ CHINESE TEA
 {}
 TOTAL  8.20
 """
-CAFE_GOLD: dict[str, Any] = {
+HOUSE_GOLD: dict[str, Any] = {
     "vendor": "JIAWEI CAFE SDN BHD",
     "date": "2018-03-12",
     "items": [{"name": "BEEF NOODLE", "amount": "7.00"}, {"name": "CHINESE TEA", "amount": "1.20"}],
@@ -250,16 +250,18 @@ CAFE_GOLD: dict[str, Any] = {
     ],
 )
 def test_no_tax_is_printed(line: str, tax: str) -> None:
-    text = CAFE.format(line)
-    assert score(text, CAFE_GOLD).total == 1.0
-    invented = score(text, CAFE_GOLD | {"tax": tax})
+    text = HOUSE.format(line)
+    assert score(text, HOUSE_GOLD).total == 1.0
+    invented = score(text, HOUSE_GOLD | {"tax": tax})
     assert invented.total < 1.0 and points(invented)["tax"] == 0.1
 
 
-@pytest.mark.parametrize("line", ["GST 10%  0.82", "GST 0% 0.00", "GST SR 6.0%: RM 0.46", "TVA 0.68"])
+@pytest.mark.parametrize(
+    "line", ["GST 10%  0.82", "GST 1 0% 0.82", "GST 0% 0.00", "GST SR 6.0%: RM 0.46", "TVA 0.68", "GSI 6%\n0.46"]
+)
 def test_a_tax_is_printed(line: str) -> None:
     tax = line.split()[-1]
-    assert points(score(CAFE.format(line), CAFE_GOLD | {"tax": tax}))["tax"] == 1.0
+    assert points(score(HOUSE.format(line), HOUSE_GOLD | {"tax": tax}))["tax"] == 1.0
 
 
 def test_null_lies_between_wrong_and_right() -> None:
@@ -485,6 +487,12 @@ def _invoice(**changes: Any) -> RubricScore:
 
 def test_a_gold_invoice() -> None:
     assert _invoice().total == 1.0, explain_text(_invoice())
+
+
+def test_the_amount_that_a_rate_of_nothing_is_of_is_itself() -> None:
+    text = INVOICE.replace("SHIPPING  £5.00", "SHIPPING VAT 0%  £5.00")
+    found = Rubric(INVOICE_TASK).score(Document("i", text, "g", None), INVOICE_TASK.canonical(INVOICE_GOLD))
+    assert text != INVOICE and points(found)["shipping"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_real_runs() -> None:
         subprocess.Popen([sys.executable, "-m", "launch.cli", "bench", *more, *words], cwd=ROOT, stdout=subprocess.PIPE)
         for more in (["ahead", "steps=3"], ["learning", "steps=2", "seeds=1"])
     ]
-    found, learned = (json.loads(process.communicate(timeout=500)[0].splitlines()[-1]) for process in started)
+    found, learned = (json.loads(process.communicate(timeout=900)[0].splitlines()[-1]) for process in started)
     assert found["policy_age"] == {"on_policy": [0, 0, 0], "ahead": [0, 1, 1]}
     # Not equal: ahead has half of the threads for each side, and another thread count gives other bits.
     assert all(len(found["reward"][name]) == 3 for name in ("ahead", "on_policy"))

@@ -155,7 +155,7 @@ def drafted_runs(*kinds: str) -> list[dict[str, Any]]:
     ]
     results = []
     for process in started:
-        out, error = process.communicate(timeout=500)
+        out, error = process.communicate(timeout=900)
         assert process.returncode == 0, error[-3000:]
         results.append(json.loads(out.splitlines()[-1]))
     return results

@@ -68,7 +68,8 @@ def gap_to(model: Any, groups: list[Group], dtype: str, temperature: float = 1.0
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def sampler(request: pytest.FixtureRequest, tiny_model_dir: Path) -> Iterator[Sampler]:
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads := 2)  # another count than vLLM's
     state = torch.get_rng_state()
     sampler = Sampler(tiny_model_dir, sampler_config(), max_model_len=256, dtype=request.param, threads=1, seed=0)
     assert torch.get_num_threads() == threads, "vLLM's thread count stays its own"
@@ -78,6 +79,7 @@ def sampler(request: pytest.FixtureRequest, tiny_model_dir: Path) -> Iterator[Sa
     sampler.close()
     torch.set_num_threads(2)
     assert torch.get_num_threads() == 2, "torch.set_num_threads is torch's own again"
+    torch.set_num_threads(before)
     torch.set_num_threads(threads)
     assert not torch.distributed.is_initialized()
 
