@@ -218,7 +218,7 @@ def test_wandb_offline_without_a_key(wandb_config: RunConfig, monkeypatch: pytes
     record = Record(run_dir, config)
     for step in (1, 2):
         record.step(step, {"reward/mean": 0.5}, *sampled(step))
-    assert time.perf_counter() - started < 60  # who waited for W&B would have waited for 120 s
+    assert time.perf_counter() - started < 5  # who waited for W&B would have waited for 120 s
     go.set()
     record.mirror.timeout_s = 60  # type: ignore[union-attr]  # a busy machine may need it, a run would go on without
     record.close()
@@ -244,7 +244,7 @@ def test_wandb_starts_without_a_network(
     seconds = time.perf_counter() - started
     run.finish()
     assert run.settings.mode == "offline"
-    assert seconds < 60  # by itself W&B would try for 90 s
+    assert seconds < 5  # by itself W&B would try for 90 s
 
 
 @pytest.mark.usefixtures("no_curves")

@@ -217,8 +217,10 @@ def test_kill_9_and_sigterm_with_vllm(
 
     processes.append(start(tiny_model_dir, killed, 7))
     wait_for_line(killed, 7, processes[2])
+    asked = time.monotonic()
     processes[2].send_signal(signal.SIGTERM)
     assert processes[2].wait(timeout=120) == 143
+    assert time.monotonic() - asked < 20
 
     processes.append(start(tiny_model_dir, killed))
     for process in (processes[3], processes[0]):

@@ -80,7 +80,6 @@ def sampler(request: pytest.FixtureRequest, tiny_model_dir: Path) -> Iterator[Sa
     torch.set_num_threads(2)
     assert torch.get_num_threads() == 2, "torch.set_num_threads is torch's own again"
     torch.set_num_threads(before)
-    torch.set_num_threads(threads)
     assert not torch.distributed.is_initialized()
 
 
