@@ -68,7 +68,8 @@ def measure(
     cpu_ms_a_hang: what one costs in CPU time of all processes, the scoring of its document included, counted over a
     tenth as many hangs with nothing beside them: unlike the ratio it is the same on a busy machine. speed_for_hangs:
     the share of the workers' cores that takes, where one reward after the other hangs until the deadline.
-    memory_growth_mb: of this process, from the end of the first round to that of the last, which does about the same work.
+    memory_growth_mb: of this process, from the end of the first round to that of the last, which does about the
+    same work.
     """
     elsewhere = _children()
     task = bench_task()
