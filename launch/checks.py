@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -31,9 +31,7 @@ def check_run(config: TrainConfig) -> None:
                 f"docs.train={training}: fewer than batch.documents_per_step={config.batch.documents_per_step}; "
                 "make more documents or smaller steps"
             )
-    for path in getattr(config.method, "traces", ()):
-        if not Path(path).is_file():
-            raise DataError(f"method.traces={path}: no such file; offramp label makes traces")
+    check_traces("method.traces", getattr(config.method, "traces", ()))
     if isinstance(config, RunConfig) and config.lora is not None and config.lora.dropout:
         raise ConfigError(
             f"lora.dropout={config.lora.dropout}: method={config.method.kind} learns from the probabilities that it "
@@ -124,3 +122,10 @@ def _hub_cache(name: str) -> Path:
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     return cache / f"models--{name.replace('/', '--')}"
+
+
+def check_traces(key: str, paths: Iterable[str]) -> None:
+    """Raises DataError for a file of recorded answers that is not there."""
+    for path in paths:
+        if not Path(path).is_file():
+            raise DataError(f"{key}={path}: no such file; offramp label makes traces")

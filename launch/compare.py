@@ -70,6 +70,7 @@ def compare(args: list[str], as_json: bool) -> dict[str, Any] | None:
 def run(config: CompareConfig, config_dir: str | None = None) -> dict[str, Any]:
     """Runs what is not done yet, then writes tables, plots and page. Raises InfraError where jobs failed."""
     folder = Path(config.dir)
+    checks.check_traces("teacher.traces", config.teacher.traces if config.teacher else ())
     data = prepare_data(config, folder) | {"starter": weights_version(config, config_dir)}
     config = ask_teacher(config, folder)
     jobs = plan_jobs(config, folder, data, config_dir)
@@ -220,15 +221,11 @@ def _plan(
     train = None
     if method:
         train = _training(config, folder, method, documents or 0, seed, before, config_dir)
-    model = str(before.folder / "best") if before else config.starter
-    values: dict[str, Any] = {} if train is None else train.model_dump(mode="json", exclude={"record"})
-    for key in ("name", "dir", "resume"):
-        values.get("run", {}).pop(key, None)
-    if values:
-        values["model"]["path"] = before.key if before else config.starter
-    decides = [values, list(config.evaluate), data, before.key if before else model]
+        checks.check_traces("method.traces", getattr(train.method, "traces", ()))
+    start = before.key if before else config.starter
+    decides = [{} if train is None else _what_decides(train, start), list(config.evaluate), data, start]
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    place = folder / "jobs" / f"{name}-{key[:8]}"
+    place = Path(config.jobs) / f"{name}-{key[:8]}"
     if key not in plans:
         place.mkdir(parents=True, exist_ok=True)
         if train is not None:
@@ -256,6 +253,17 @@ def _plan(
         write_whole(place / job.PLAN, json.dumps(plan, indent=1) + "\n")
         plans[key] = Job(method or STARTER, documents, seed, place, key)
     return plans[key]
+
+
+def _what_decides(train: TrainConfig, start: str) -> dict[str, Any]:
+    """A job's configuration without places: documents are told by their hash, the start by its key, traces by content."""
+    values = train.model_dump(mode="json", exclude={"record": True, "run": {"name", "dir", "resume"}})
+    for place in ("path", "test_path"):
+        values["docs"].pop(place)
+    values["model"]["path"] = start
+    if traces := values["method"].get("traces"):
+        values["method"]["traces"] = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in traces]
+    return values
 
 
 def _training(

@@ -70,6 +70,8 @@ class CompareConfig(Strict):
 
     name: Name
     dir: Text
+    jobs: Text
+    """Folder of the jobs; comparisons that share it share the jobs that are the same in both."""
     task: Text
     docs: DocsConfig
     """Training documents, and the test documents (docs.test_path, or the held-out share) that only the end sees."""
