@@ -256,7 +256,7 @@ def _plan(
 
 
 def _what_decides(train: TrainConfig, start: str) -> dict[str, Any]:
-    """A job's configuration without places: documents are told by their hash, the start by its key, traces by content."""
+    """A job's configuration without places: documents go by their hash, the start by its key, traces by content."""
     values = train.model_dump(mode="json", exclude={"record": True, "run": {"name", "dir", "resume"}})
     for place in ("path", "test_path"):
         values["docs"].pop(place)
