@@ -27,21 +27,31 @@ def script(folder: Path, jobs: Sequence[Path], parameters: Mapping[str, Any]) ->
 
 
 def submit(folder: Path, jobs: Sequence[Path], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Hands the jobs to a cluster as one array. Raises InfraError without submitit, ConfigError for its parameters."""
+    """Hands the jobs to a cluster as one array.
+
+    `parameters` are those of AutoExecutor.update_parameters, and `cluster`: slurm, or local for processes here, all at
+    once. Raises InfraError without submitit or Slurm, ConfigError for the parameters.
+    """
     try:
-        import submitit  # type: ignore[import-not-found, unused-ignore]
+        import submitit
     except ImportError:
-        written = script(folder, jobs, parameters)
-        raise InfraError(
-            f"launcher=submitit: submitit is not installed; run pip install submitit, or hand the lines of "
-            f"{written['script']} to your scheduler"
-        ) from None
-    executor = submitit.AutoExecutor(folder=str(folder / "submitit"))
+        raise InfraError(f"launcher=submitit: submitit is not installed; {_otherwise(folder, jobs)}") from None
+    wanted = {name: value for name, value in parameters.items() if name != "cluster"}
     try:
-        executor.update_parameters(**parameters)
-    except (TypeError, ValueError, NameError) as error:
+        executor = submitit.AutoExecutor(folder=str(folder / "submitit"), cluster=parameters.get("cluster"))
+        executor.update_parameters(**wanted)
+    except (TypeError, ValueError, NameError, AssertionError) as error:
         raise ConfigError(f"launcher.parameters: submitit refuses them: {error}") from None
+    except RuntimeError as error:  # cluster=slurm where there is none
+        raise InfraError(f"launcher=submitit: {error}; {_otherwise(folder, jobs)}") from None
+    if executor.cluster == "local" and parameters.get("cluster") != "local":
+        raise InfraError(f"launcher=submitit: this machine knows no Slurm; {_otherwise(folder, jobs)}")
     sent = executor.map_array(submitit.helpers.CommandFunction(command(jobs[0])[:-1], verbose=False), map(str, jobs))
     numbers = [str(one.job_id) for one in sent]
     print(f"{len(jobs)} jobs are sent ({numbers[0]} to {numbers[-1]}); when they are done, the same command reports")
     return {"jobs": len(jobs), "job_ids": numbers}
+
+
+def _otherwise(folder: Path, jobs: Sequence[Path]) -> str:
+    written = script(folder, jobs, {})
+    return f"use launcher.kind=local, or hand the lines of {written['script']} to your scheduler"

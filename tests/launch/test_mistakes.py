@@ -109,6 +109,8 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
     ("score task=receipt", CONFIG, ["docs.path", "docs.path=VALUE"]),
     ("score task=receipt doc.path=good.jsonl", CONFIG, ["doc.path", "did you mean docs.path"]),
     ("explain task=receipt docs.path=good.jsonl id=b completion={}", DATA, ["id=b", "there is a"]),
+    ("compare docs=synthetic teacher={name:t,traces:[nowhere],label:[]}", DATA, ["teacher.traces=nowhere", "no such"]),
+    ("compare docs=synthetic methd=[sft]", CONFIG, ["methd", "did you mean method"]),
     ("doctor --quik", CONFIG, ["--quik", "--quick"]),
 ]
 
