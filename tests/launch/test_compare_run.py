@@ -16,12 +16,13 @@ TRAIN = [
     "eval.documents=2",
     "eval.at_start=false",
     "sampler.max_tokens=16",
+    "model.max_positions=1024",
     "record.wandb.enabled=false",
 ]
 SETTINGS = f"""
 dir=first docs=synthetic docs.train=16 docs.test=4 select_fraction=0.2 select_documents=2 methods=[sft] wandb=false
 train={TRAIN} +recipes.sft=['method.passes=1','batch.documents_per_step=4']
-evaluate=['threads=1','sampler.max_tokens=16'] bootstrap=100
+evaluate=['threads=1','sampler.max_tokens=16','model.max_positions=1024'] bootstrap=100
 """
 
 
@@ -37,7 +38,7 @@ def test_jobs_of_a_scheduler_make_the_report_and_are_shared(tmp_path: Path, tiny
     assert sent.returncode == 0, sent.stderr
     assert "2 jobs are sent" in sent.stdout
     until = time.monotonic() + 500
-    while len(list(tmp_path.glob("jobs/*/done.json"))) < 2 and time.monotonic() < until:
+    while len(list(tmp_path.glob("first/submitit/*_result.pkl"))) < 2 and time.monotonic() < until:
         time.sleep(0.5)
 
     done = compare(tmp_path, tiny_model_dir)
