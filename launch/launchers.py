@@ -11,6 +11,9 @@ from typing import Any
 from rewards.errors import ConfigError, InfraError
 from rl.record import write_whole
 
+DAY_MIN = 24 * 60
+"""Minutes that a job may take on the cluster unless the user says otherwise; submitit itself would end it after 5."""
+
 
 def command(folder: Path) -> list[str]:
     return [sys.executable, "-m", "launch.job", str(folder.resolve())]
@@ -36,7 +39,7 @@ def submit(folder: Path, jobs: Sequence[Path], parameters: Mapping[str, Any]) ->
         import submitit
     except ImportError:
         raise InfraError(f"launcher=submitit: submitit is not installed; {_otherwise(folder, jobs)}") from None
-    wanted = {name: value for name, value in parameters.items() if name != "cluster"}
+    wanted = {"timeout_min": DAY_MIN} | {name: value for name, value in parameters.items() if name != "cluster"}
     try:
         executor = submitit.AutoExecutor(folder=str(folder / "submitit"), cluster=parameters.get("cluster"))
         executor.update_parameters(**wanted)

@@ -282,7 +282,8 @@ def verdict(
     above = next((row for row in rows if row.name == teacher), None) if teacher else None
     if above is not None and metric in above.measured.ratios:
         facts["over_teacher"] = delta = against(above)
-        sentence += f"; against {above.name} itself {_signed(delta)}"
+        if above is not baseline:
+            sentence += f"; against {above.name} itself {_signed(delta)}"
     n, seeds = len(winner.measured.ids), len(winner.seeds)
     facts["n"] = n
     return f"{sentence}. {n} test documents, {seeds} seed{'s' if seeds != 1 else ''}.", facts
