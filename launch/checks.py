@@ -42,6 +42,13 @@ def check_run(config: TrainConfig) -> None:
     check_model(config.model.path)
 
 
+def check_traces(key: str, paths: Iterable[str]) -> None:
+    """Raises DataError for a file of recorded answers that is not there."""
+    for path in paths:
+        if not Path(path).is_file():
+            raise DataError(f"{key}={path}: no such file; offramp label makes traces")
+
+
 def check_evaluate(config: EvaluateConfig) -> None:
     """Raises ConfigError or DataError with one line."""
     task_of(config)
@@ -122,10 +129,3 @@ def _hub_cache(name: str) -> Path:
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     return cache / f"models--{name.replace('/', '--')}"
-
-
-def check_traces(key: str, paths: Iterable[str]) -> None:
-    """Raises DataError for a file of recorded answers that is not there."""
-    for path in paths:
-        if not Path(path).is_file():
-            raise DataError(f"{key}={path}: no such file; offramp label makes traces")
