@@ -1,0 +1,151 @@
+"""The jobs of a comparison: the grid as folders with a plan each, named by the hash of everything that decides it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launch import checks, job
+from launch.compose import compose_evaluate, compose_run
+from rl.compare_config import CompareConfig
+from rl.config import TrainConfig
+from rl.record import write_whole
+
+STARTER = "starter"
+TAKE_TRACES = ("distill", "graded_sft", "dpo")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Example: Job("distill+grpo", 624, 0, Path("runs/receipts/jobs/distill+grpo-624-s0-3f2a9c01"), "3f2a9c01...")"""
+
+    method: str
+    documents: int | None
+    """Training documents; None for the starter, which is not trained."""
+    seed: int
+    folder: Path
+    key: str
+
+
+def plan_jobs(config: CompareConfig, folder: Path, data: Mapping[str, Any], config_dir: str | None) -> list[Job]:
+    """A folder with its plan for every job of the grid, the starter's first. Raises ConfigFaults for a bad override."""
+    plans: dict[str, Job] = {}
+    jobs = [_plan(config, folder, data, "", None, 0, config_dir, plans)]
+    for documents in config.documents:
+        for seed in config.seeds:
+            for method in config.methods:
+                size = min(documents or data["train"]["documents"], data["train"]["documents"])
+                jobs.append(_plan(config, folder, data, method, size, seed, config_dir, plans))
+    return list(dict.fromkeys(jobs))
+
+
+def _plan(
+    config: CompareConfig,
+    folder: Path,
+    data: Mapping[str, Any],
+    method: str,
+    documents: int | None,
+    seed: int,
+    config_dir: str | None,
+    plans: dict[str, Job],
+) -> Job:
+    """Writes one job's plan, after that of the job it builds on."""
+    first = method.rpartition("+")[0]
+    before = _plan(config, folder, data, first, documents, seed, config_dir, plans) if first else None
+    name = f"{method or STARTER}-{'none' if documents is None else documents}-s{seed}"
+    train = None
+    if method:
+        train = _training(config, folder, method, documents or 0, seed, before, config_dir)
+        checks.check_traces("method.traces", getattr(train.method, "traces", ()))
+    start = before.key if before else config.starter
+    decides = [{} if train is None else _what_decides(train, start), list(config.evaluate), data, start]
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    place = Path(config.jobs) / f"{name}-{key[:8]}"
+    if key not in plans:
+        place.mkdir(parents=True, exist_ok=True)
+        if train is not None:
+            run_settings = train.run.model_copy(update={"name": place.name, "dir": str(place)})
+            train = train.model_copy(update={"run": run_settings})
+        evaluation = compose_evaluate(
+            [
+                f"model={config.starter}",
+                f"task={config.task}",
+                *config.evaluate,
+                "docs=jsonl",
+                f"docs.path={folder / 'documents' / 'test.jsonl'}",
+                f"seen={folder / 'documents' / 'train.jsonl'}",
+                f"output={place / 'answers.jsonl'}",
+                *([f"model.path={place / 'best'}"] if method else []),
+            ],
+            config_dir,
+        )
+        plan = {
+            "key": key,
+            "before": before.folder.name if before else None,
+            "train": None if train is None else train.model_dump(mode="json"),
+            "evaluate": evaluation.model_dump(mode="json"),
+        }
+        write_whole(place / job.PLAN, json.dumps(plan, indent=1) + "\n")
+        plans[key] = Job(method or STARTER, documents, seed, place, key)
+    return plans[key]
+
+
+def _what_decides(train: TrainConfig, start: str) -> dict[str, Any]:
+    """A job's configuration without places: documents go by their hash, the start by its key, traces by content."""
+    values = train.model_dump(mode="json", exclude={"record": True, "run": {"name", "dir", "resume"}})
+    for place in ("path", "test_path"):
+        values["docs"].pop(place)
+    values["model"]["path"] = start
+    if traces := values["method"].get("traces"):
+        values["method"]["traces"] = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in traces]
+    return values
+
+
+def _training(
+    config: CompareConfig,
+    folder: Path,
+    method: str,
+    documents: int,
+    seed: int,
+    before: Job | None,
+    config_dir: str | None,
+) -> TrainConfig:
+    """The training configuration of the last stage of `method`."""
+    last = method.rpartition("+")[2]
+    traces = config.teacher.traces if config.teacher and last in TAKE_TRACES else ()
+    overrides = [
+        f"method={last}",
+        f"model={config.starter}",
+        f"task={config.task}",
+        "docs=jsonl",
+        f"docs.path={folder / 'documents' / 'train.jsonl'}",
+        f"docs.test_path={folder / 'documents' / 'select.jsonl'}",
+        f"docs.train_documents={documents}",
+        f"run.seed={seed}",
+        f"run.name={config.name}",
+        f"record.wandb.group={config.name}",
+        *([f"method.traces=[{','.join(traces)}]"] if traces else []),
+        *config.train,
+        *config.recipes.get(last, ()),
+        *(config.recipes.get(method, ()) if method != last else ()),
+    ]
+    if config.budget.kind != "documents" and config.budget.amount is not None:
+        share = config.budget.amount / len(method.split("+"))
+        cap = f"max_tokens={int(share)}" if config.budget.kind == "update_tokens" else f"max_seconds={share}"
+        overrides.append(f"run.{cap}")
+    if before is not None:
+        overrides.append(f"model.path={before.folder / 'best'}")
+    return compose_run(overrides, config_dir)
+
+
+def weights_version(config: CompareConfig, config_dir: str | None) -> str:
+    """SHA-256 of the starter's weights, 16 hex digits; its name where it is no folder."""
+    path = compose_evaluate([f"model={config.starter}", "docs=jsonl", "docs.path=none"], config_dir).model.path
+    digest = hashlib.sha256()
+    for file in sorted(Path(path).glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16] if Path(path).is_dir() else path
