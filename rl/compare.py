@@ -272,15 +272,18 @@ def verdict(
     parts.append(f"{cost.get('seconds_training', 0) / 60:.1f} minutes of training")
     clauses.append(f"at {', '.join(parts)} ({money(cost, prices):.2f} {prices.currency})")
     sentence = ", ".join(clauses)
+    above = next((row for row in rows if row.name == teacher and metric in row.measured.ratios), None)
     rivals = [row for row in order[1:] if row.name != winner.name]
+    others = [*rivals, *(row for row in (baseline, above) if row is not None and row is not winner)]
+    facts["ties"] = ties = list(dict.fromkeys(row.name for row in others if _straddles(against(row))))
+    if others:
+        sentence += (
+            f"; the data cannot tell it from {' or '.join(ties)}" if ties else "; the data tell it from every other"
+        )
     if rivals:
         facts["runner_up"], facts["over_runner_up"] = rivals[0].name, against(rivals[0])
-        ties = [row.name for row in rivals if _straddles(against(row))]
-        facts["ties"] = ties = list(dict.fromkeys(ties))
-        told = f"the data cannot tell it from {' or '.join(ties)}" if ties else "the data tell it from every other"
-        sentence += f"; {told} (next: {rivals[0].name}, {_signed(facts['over_runner_up'])})"
-    above = next((row for row in rows if row.name == teacher), None) if teacher else None
-    if above is not None and metric in above.measured.ratios:
+        sentence += f" (next: {rivals[0].name}, {_signed(facts['over_runner_up'])})"
+    if above is not None:
         facts["over_teacher"] = delta = against(above)
         if above is not baseline:
             sentence += f"; against {above.name} itself {_signed(delta)}"

@@ -17,7 +17,8 @@ def test_a_comparison_that_is_told_to_end_ends_its_job(tmp_path: Path) -> None:
     )
     sleeper.chmod(0o755)
     script = (
-        "import sys; from pathlib import Path; from launch.compare import run_here; from launch.compare_jobs import Job;"
+        "import sys; from pathlib import Path;"
+        "from launch.compare import run_here; from launch.compare_jobs import Job;"
         f"sys.executable = {str(sleeper)!r};"
         f"run_here([Job('sft', 1, 0, Path({str(tmp_path)!r}), 'key')], parallel=1, retries=1)"
     )

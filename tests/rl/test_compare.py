@@ -142,6 +142,11 @@ def test_the_sentence_says_when_the_data_cannot_tell() -> None:
         **options,  # type: ignore[arg-type]
     )
     assert facts["ties"] == [] and "tell it from every other" in clear
+    teacher = row("teacher", measured(9, total=None), None)
+    level, facts = compare.verdict(
+        [teacher, far], "header_exact", teacher, resamples=500, prices=PRICES, teacher="teacher"
+    )
+    assert facts["ties"] == ["teacher"] and "cannot tell it from teacher" in level
     with pytest.raises(DataError, match="no method"):
         compare.verdict([starter], "header_exact", starter, **options)  # type: ignore[arg-type]
 
