@@ -190,6 +190,7 @@ def keep_attention() -> Any:
     """For torch.utils.checkpoint: what attention kernels gave is kept, everything else is computed again."""
     aten = torch.ops.aten
     kept = {
+        torch.ops.offramp.prefix_attention.default,
         aten._scaled_dot_product_flash_attention_for_cpu.default,
         aten._scaled_dot_product_flash_attention.default,
         aten._scaled_dot_product_efficient_attention.default,

@@ -20,7 +20,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rl.prefix_attention import Rules, tiled_attention
-from rl.prefix_flash import flash_attention, flash_attention_is_there
 from rl.prefix_flex import flex_attention_is_there, flexible_attention
 from rl.prefix_layout import PrefixLayout
 
@@ -81,12 +80,7 @@ def attention(
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     query_SHD, key_SKD, value_SKD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    if flex_attention_is_there(query.device):
-        attend = flexible_attention
-    elif flash_attention_is_there(query_SHD, value_SKD, rules):
-        attend = flash_attention
-    else:
-        attend = tiled_attention
+    attend = flexible_attention if flex_attention_is_there(query.device) else tiled_attention
     return attend(query_SHD, key_SKD, value_SKD, prefix_layout, rules).unsqueeze(0), None
 
 

@@ -1,7 +1,6 @@
 """The shared prefix against the plain forward: attention alone, then whole models, values and gradients."""
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import rl.prefix_attention
 from rl.batching import Batch, make_batch
 from rl.policy import Policy, PolicyModel, keep_attention, load_policy
 from rl.prefix_attention import Rules, tiled_attention
-from rl.prefix_flash import flash_attention
 from rl.prefix_flex import flexible_attention
 from rl.prefix_layout import GroupSpan, PrefixLayout, make_layout
 from rl.rollouts import Group, Rollout
@@ -92,26 +90,23 @@ def test_attention_equals_a_dense_mask(
     layout, rules = make_layout(SPANS, PATHS), Rules(0.3, window, softcap)
     expected_SHD = reference_attention(*tensors, layout, rules)
     expected_grads = torch.autograd.grad(expected_SHD, tensors, grad_SHD)
-    for attend in (tiled_attention, flash_attention) if softcap is None and window is None else (tiled_attention,):
-        output_SHD = attend(*tensors, layout, rules)
-        grads = torch.autograd.grad(output_SHD, tensors, grad_SHD)
-        torch.testing.assert_close(output_SHD, expected_SHD, atol=1e-5, rtol=1e-5)
-        for ours, expected in zip(grads, expected_grads, strict=True):
-            torch.testing.assert_close(ours, expected, atol=2e-5, rtol=1e-5)
+    output_SHD = tiled_attention(*tensors, layout, rules)
+    grads = torch.autograd.grad(output_SHD, tensors, grad_SHD)
+    torch.testing.assert_close(output_SHD, expected_SHD, atol=1e-5, rtol=1e-5)
+    for ours, expected in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(ours, expected, atol=2e-5, rtol=1e-5)
     # FlexAttention has no backward on the CPU.
     flexible_SHD = flexible_attention(*(tensor.detach() for tensor in tensors), layout, rules)
     torch.testing.assert_close(flexible_SHD, expected_SHD, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("attend", [tiled_attention, flash_attention])
-def test_long_rows_cross_the_kernel_s_blocks(attend: Callable[..., Tensor]) -> None:
-    """More rows than the flash kernel takes in one block of queries or keys."""
+def test_long_rows_cross_the_tiles() -> None:
     generator = torch.Generator().manual_seed(2)
     branches = [list(range(600, 900)), [*range(600, 640), *range(900, 940)], list(range(940, 1453))]
     layout = make_layout([GroupSpan(0, 600, 853, 3)], branches)
     tensors = [torch.randn(1453, count, 16, generator=generator, requires_grad=True) for count in (4, 2, 2)]
     expected_SHD = reference_attention(*tensors, layout, Rules(0.25))
-    output_SHD = attend(*tensors, layout, Rules(0.25))
+    output_SHD = tiled_attention(*tensors, layout, Rules(0.25))
     grad_SHD = torch.randn(output_SHD.shape, generator=generator)
     torch.testing.assert_close(output_SHD, expected_SHD, atol=1e-5, rtol=1e-5)
     expected_grads = torch.autograd.grad(expected_SHD, tensors, grad_SHD)
@@ -295,7 +290,7 @@ def test_a_wrong_attention_is_caught_and_a_low_ratio_steps_aside(
     batch = make_batch(groups, torch.zeros(3, 4))
     assert policy.choose_attention(batch) == "shared_prefix"
 
-    monkeypatch.setattr("rl.shared_prefix.flash_attention", lambda query, key, value, layout, rules: query * 0.5)
+    monkeypatch.setattr("rl.shared_prefix.tiled_attention", lambda query, key, value, layout, rules: query * 0.5)
     broken = Policy(tiny_model("Qwen3"), None, "float32", "shared_prefix")  # type: ignore[arg-type]
     assert broken.choose_attention(batch) == "plain" and broken.attention == "plain"
     assert [record.message.split(":")[0] for record in caplog.records] == ["plain forward"] * 2
