@@ -145,7 +145,7 @@ def report_on(config: CompareConfig, folder: Path, data: Mapping[str, Any], jobs
             numbers.Row(method, documents, seeds, numbers.combine(measured), tuple(measured), numbers.mean_costs(costs))
         )
     curves = {j.folder.name: j for j in done if j.documents is not None}
-    return report.write(config, folder, data, rows, train, test, {name: j.folder for name, j in curves.items()})
+    return report.write(config, folder, data, rows, train, test, {name: j.trained for name, j in curves.items()})
 
 
 def _by_row(done: Mapping[Job, Any]) -> dict[tuple[str, int | None], list[Job]]:
@@ -161,7 +161,7 @@ def check_equal_data(done: Mapping[Job, Any]) -> None:
     for j in done:
         if j.documents is None:
             continue
-        documents = json.loads((j.folder / "run.json").read_text(encoding="utf-8")).get("documents")
+        documents = json.loads((j.trained / "run.json").read_text(encoding="utf-8")).get("documents")
         name, before = seen.setdefault(j.documents, (j.folder.name, documents))
         if before != documents:
             raise DataError(
@@ -178,7 +178,7 @@ def job_cost(
     speed = {"inference_tokens_per_second": result["evaluation"].get("tokens_per_second") or 0.0}
     if j.documents is None:
         return speed
-    stages = [j.folder]
+    stages = [j.trained]
     while (before := json.loads((stages[0] / job.PLAN).read_text(encoding="utf-8"))["before"]) is not None:
         stages.insert(0, j.folder.parent / before)
     costs = []

@@ -21,7 +21,7 @@ TAKE_TRACES = ("distill", "graded_sft", "dpo")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Example: Job("distill+grpo", 624, 0, Path("runs/receipts/jobs/distill+grpo-624-s0-3f2a9c01"), "3f2a9c01...")"""
+    """Example: Job("sft@8", 624, 0, Path("runs/r/jobs/sft@8-624-s0-3f2a9c01"), "3f2a9c...", Path("..."))"""
 
     method: str
     documents: int | None
@@ -29,6 +29,8 @@ class Job:
     seed: int
     folder: Path
     key: str
+    trained: Path
+    """The folder of the run whose policy answers: its own, or another job's where only the answers differ (a@8)."""
 
 
 def plan_jobs(config: CompareConfig, folder: Path, data: Mapping[str, Any], config_dir: str | None) -> list[Job]:
@@ -54,17 +56,20 @@ def _plan(
     plans: dict[str, Job],
 ) -> Job:
     """Writes one job's plan, after that of the job it builds on."""
-    first = method.rpartition("+")[0]
+    policy, _, best_of = method.partition("@")
+    first = policy if best_of else method.rpartition("+")[0]
     before = _plan(config, folder, data, first, documents, seed, config_dir, plans) if first else None
     name = f"{method or STARTER}-{'none' if documents is None else documents}-s{seed}"
     train = None
-    if method:
-        train = _training(config, folder, method, documents or 0, seed, before, config_dir)
+    if policy and not best_of:
+        train = _training(config, folder, policy, documents or 0, seed, before, config_dir)
         checks.check_traces("method.traces", getattr(train.method, "traces", ()))
     start = before.key if before else config.starter
-    decides = [{} if train is None else _what_decides(train, start), list(config.evaluate), data, start]
+    work = _what_decides(train, start) if train else {"best_of": int(best_of), "seed": seed} if best_of else {}
+    decides = [work, list(config.evaluate), data, start]
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     place = Path(config.jobs) / f"{name}-{key[:8]}"
+    trained = before.trained if before and best_of else place
     if key not in plans:
         place.mkdir(parents=True, exist_ok=True)
         if train is not None:
@@ -75,11 +80,12 @@ def _plan(
                 f"model={config.starter}",
                 f"task={config.task}",
                 *config.evaluate,
+                *([f"best_of={best_of}", f"seed={seed}"] if best_of else []),
                 "docs=jsonl",
                 f"docs.path={folder / 'documents' / 'test.jsonl'}",
                 f"seen={folder / 'documents' / 'train.jsonl'}",
                 f"output={place / 'answers.jsonl'}",
-                *([f"model.path={place / 'best'}"] if method else []),
+                *([f"model.path={trained / 'best'}"] if method else []),
             ],
             config_dir,
         )
@@ -90,7 +96,7 @@ def _plan(
             "evaluate": evaluation.model_dump(mode="json"),
         }
         write_whole(place / job.PLAN, json.dumps(plan, indent=1) + "\n")
-        plans[key] = Job(method or STARTER, documents, seed, place, key)
+        plans[key] = Job(method or STARTER, documents, seed, place, key, trained)
     return plans[key]
 
 

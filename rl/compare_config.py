@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from rl.config import Count, DocsConfig, Name, NotNegative, Positive, Seed, Share, Strict, Text
 
-MethodName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\+[a-z0-9_]+)*$")]
+MethodName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\+[a-z0-9_]+)*(@([2-9]|[1-9][0-9]+))?$")]
 Override: TypeAlias = Annotated[str, Field(pattern=r"^[~+]{0,2}[A-Za-z_][\w./@]*(=.*)?$")]
 
 
@@ -82,7 +82,7 @@ class CompareConfig(Strict):
     starter: Text
     """The policy from which all methods start: a folder, a hub name, or a choice of configs/model."""
     methods: Annotated[tuple[MethodName, ...], Field(min_length=1)]
-    """Choices of configs/method; a+b trains b from the best of a."""
+    """Choices of configs/method; a+b trains b from the best of a; a@8 answers with the best of 8 by the rubric."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     documents: Annotated[tuple[Count | None, ...], Field(min_length=1)]
     """Numbers of training documents: a learning curve; null is all of them."""

@@ -120,7 +120,7 @@ def _steps(path: Path, summary: Mapping[str, Any], colors: Mapping[str, str], ru
     lines: list[tuple[str, list[int], list[float]]] = []
     metric = "reward"
     for method, entry in summary["methods"].items():
-        if method not in colors:
+        if method not in colors or "@" in method:
             continue
         start = f"{method}-{entry['documents']}-s"
         for name, folder in runs.items():

@@ -477,6 +477,9 @@ class EvaluateConfig(Strict):
     rewards: RewardsConfig
     documents: Count | None
     """At most so many documents; null takes all."""
+    best_of: Count
+    """Answers a document: the greedy one and so many less one at sampler.temperature. The best by the rubric, which
+    reads no gold, is judged."""
     bootstrap: Annotated[int, Field(ge=100)]
     seed: Seed
     threads: Count | None

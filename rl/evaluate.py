@@ -37,7 +37,7 @@ Ratio = tuple[Floats, Floats]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One document's greedy answer, judged.
+    """One document's answer, judged.
 
     Example: Answer("receipt-0007", "MAJU", '{"vendor":...}', "stop", 88, RubricScore(total=0.97, ...), report)
     """
@@ -87,7 +87,15 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
         )
         try:
             start = time.perf_counter()
-            answers = answer(prepared, sampler, pool, task, max_tokens=config.sampler.max_tokens)
+            answers = answer(
+                prepared,
+                sampler,
+                pool,
+                task,
+                max_tokens=config.sampler.max_tokens,
+                best_of=config.best_of,
+                seed=config.seed,
+            )
             seconds = time.perf_counter() - start
         finally:
             sampler.close()
@@ -133,30 +141,40 @@ def answer(
     task: Task,
     *,
     max_tokens: int,
+    best_of: int = 1,
+    seed: int = 0,
     accelerator: Accelerator | None = None,
 ) -> list[Answer]:
-    """Greedy answers to all documents, in their order, on every rank; each rank answers its shard.
+    """Answers to all documents, in their order, on every rank; each rank answers its shard.
 
-    Rewards see the documents without gold; gold is only for the comparison after it.
+    Greedy ones, or the best by the rubric among that and `best_of` - 1 others, drawn from `seed`. Rewards see the
+    documents without gold; gold is only for the comparison after it.
     """
     from rl.distributed import gather, shard
 
     indexes = list(range(len(prepared)))
     mine = prepared.take(shard(indexes, accelerator) if accelerator else indexes)
-    rollouts = sampler.greedy(mine.prompts, max_tokens) if len(mine) else []
-    pairs = [(without_gold(d), [r.text]) for d, r in zip(mine.documents, rollouts, strict=True)]
-    answers = [
-        Answer(
-            document.id,
-            document.group,
-            rollout.text,
-            rollout.finish_reason,
-            len(rollout.completion_ids),
-            scores[0],
-            report(task, rollout.text, document.gold),
+    rollouts = [[rollout] for rollout in sampler.greedy(mine.prompts, max_tokens)] if len(mine) else []
+    if best_of > 1 and rollouts:
+        groups = sampler.rollout(mine.prompts, best_of - 1, run_seed=seed, step=0)
+        rollouts = [[*greedy, *group.rollouts] for greedy, group in zip(rollouts, groups, strict=True)]
+    pairs = [(without_gold(d), [r.text for r in drawn]) for d, drawn in zip(mine.documents, rollouts, strict=True)]
+    answers = []
+    for document, drawn, scores in zip(mine.documents, rollouts, pool.score(pairs), strict=True):
+        totals = [score.total if score.status == "scored" else -1.0 for score in scores]
+        best = totals.index(max(totals))  # the greedy one comes first, and stays where none is better
+        rollout = drawn[best]
+        answers.append(
+            Answer(
+                document.id,
+                document.group,
+                rollout.text,
+                rollout.finish_reason,
+                len(rollout.completion_ids),
+                scores[best],
+                report(task, rollout.text, document.gold),
+            )
         )
-        for document, rollout, scores in zip(mine.documents, rollouts, pool.score(pairs), strict=True)
-    ]
     return gather(answers, accelerator) if accelerator else answers
 
 

@@ -240,7 +240,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         f"Budget: {summary['budget']['says']}.",
         f"{data['train']['documents']} training documents; each run picks its best policy on "
         f"{data['select']['documents']} others; all are judged once, on the same {data['test']['documents']} (hash "
-        f"{data['test']['hash']}), greedily.",
+        f"{data['test']['hash']}), greedily; a@8 is a's policy with the best of 8 answers by the rubric.",
         "An interval is over documents (bootstrap), not over seeds; several seeds add up within each document. "
         "The teacher's row is over the documents that it answered, and differences are over those both answered.",
         "hallucination: values that stand nowhere in the document, of those given; omission: values of gold left out.",
@@ -319,6 +319,8 @@ def write_cards(config: CompareConfig, folder: Path, summary: Mapping[str, Any],
 
 def card(config: CompareConfig, summary: Mapping[str, Any], entry: Mapping[str, Any], models: Sequence[str]) -> str:
     data, metric = summary["data"], summary["metric"]
+    best_of = entry["method"].partition("@")[2]
+    answers = f"Best of {best_of} answers by the rubric" if best_of else "Greedy answers"
     lines = [
         f"# {entry['method']} on {entry['documents']} documents",
         "",
@@ -341,7 +343,7 @@ def card(config: CompareConfig, summary: Mapping[str, Any], entry: Mapping[str, 
     lines += [
         "",
         "**Limits.** Judged on documents like those of the test file and no others; unseen groups are the better guide "
-        "to new senders. Greedy answers; intervals are over documents. Where gold has no items, items were not judged.",
+        f"to new senders. {answers}; intervals are over documents. Where gold has no items, items were not judged.",
     ]
     return "\n".join(lines) + "\n"
 

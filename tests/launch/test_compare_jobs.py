@@ -20,7 +20,7 @@ def test_a_comparison_that_is_told_to_end_ends_its_job(tmp_path: Path) -> None:
         "import sys; from pathlib import Path;"
         "from launch.compare import run_here; from launch.compare_jobs import Job;"
         f"sys.executable = {str(sleeper)!r};"
-        f"run_here([Job('sft', 1, 0, Path({str(tmp_path)!r}), 'key')], parallel=1, retries=1)"
+        f"folder = Path({str(tmp_path)!r}); run_here([Job('sft', 1, 0, folder, 'key', folder)], parallel=1, retries=1)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 180

@@ -20,8 +20,8 @@ TRAIN = [
     "record.wandb.enabled=false",
 ]
 SETTINGS = f"""
-dir=first docs=synthetic docs.train=16 docs.test=4 select_fraction=0.2 select_documents=2 methods=[sft] wandb=false
-train={TRAIN} +recipes.sft=['method.passes=1','batch.documents_per_step=4']
+dir=first docs=synthetic docs.train=16 docs.test=4 select_fraction=0.2 select_documents=2 methods=[sft,sft@2]
+wandb=false train={TRAIN} +recipes.sft=['method.passes=1','batch.documents_per_step=4']
 evaluate=['threads=1','sampler.max_tokens=16','model.max_positions=1024'] bootstrap=100
 """
 
@@ -36,25 +36,27 @@ def compare(folder: Path, starter: Path, *overrides: str) -> subprocess.Complete
 def test_jobs_of_a_scheduler_make_the_report_and_are_shared(tmp_path: Path, tiny_model_dir: Path) -> None:
     sent = compare(tmp_path, tiny_model_dir, "launcher.kind=submitit", "+launcher.parameters.cluster=local")
     assert sent.returncode == 0, sent.stderr
-    assert "2 jobs are sent" in sent.stdout
+    assert "3 jobs are sent" in sent.stdout
     until = time.monotonic() + 500
-    while len(list(tmp_path.glob("first/submitit/*_result.pkl"))) < 2 and time.monotonic() < until:
+    while len(list(tmp_path.glob("first/submitit/*_result.pkl"))) < 3 and time.monotonic() < until:
         time.sleep(0.5)
 
     done = compare(tmp_path, tiny_model_dir)
     assert done.returncode == 0, done.stderr
-    assert "2 jobs, 2 done before" in done.stderr
+    assert "3 jobs, 3 done before" in done.stderr
     summary = json.loads((tmp_path / "first" / "summary.json").read_text())
-    assert summary["methods"]["sft"]["seeds"] == [0]
+    assert summary["methods"]["sft"]["seeds"] == summary["methods"]["sft@2"]["seeds"] == [0]
+    assert summary["methods"]["sft@2"]["cost"]["updates"] == summary["methods"]["sft"]["cost"]["updates"] > 0
+    assert summary["methods"]["sft@2"]["reward"]["value"] >= summary["methods"]["sft"]["reward"]["value"]
     assert set(summary["methods"]["sft"]["header_exact"]) == {"value", "ci95"}
     assert (tmp_path / "first" / "report.html").is_file()
 
     # The same documents in another folder: nothing is done again. Other documents: everything.
     again = compare(tmp_path, tiny_model_dir, "dir=second")
-    assert "2 jobs, 2 done before" in again.stderr
+    assert "3 jobs, 3 done before" in again.stderr
     assert json.loads((tmp_path / "second" / "summary.json").read_text())["methods"] == summary["methods"]
     other = compare(tmp_path, tiny_model_dir, "dir=third", "docs.seed=9", "launcher.kind=script")
-    assert "2 jobs are in" in other.stdout
+    assert "3 jobs are in" in other.stdout
 
 
 def test_a_machine_without_slurm_is_told_what_to_do(tmp_path: Path) -> None:

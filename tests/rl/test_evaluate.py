@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from rl.evaluate import (
     write_answers,
 )
 from rl.prepare import encode, load_documents, prepare
-from rl.rollouts import Rollout
+from rl.rollouts import Group, Rollout
 from tests.rl.fakes import ToyPool, write_receipts
 
 TEXT = "KEDAI MAJU SDN BHD\nDATE: 12/03/2018\nMILK 13.00\nBREAD 3.20\nTOTAL 16.20\n"
@@ -161,6 +162,43 @@ def test_rewards_never_see_gold(tiny_model_dir: Path) -> None:
     answers = answer(prepared, sampler, pool, task, max_tokens=8)
     assert [a.document_id for a in answers] == ["d0", "d1", "d2"]
     assert all(a.report is not None and a.report.document_exact for a in answers)
+
+
+def test_the_rubric_picks_the_best_of_several_answers(tiny_model_dir: Path) -> None:
+    from transformers import AutoTokenizer
+
+    task = load_task("receipt")
+    known = Rollout("d0", (5,), (0.0,), wrong_total(), "stop", 0, 0)
+
+    class Sampler:
+        def greedy(self, prompts: Any, max_tokens: int) -> list[Rollout]:
+            return [known for _ in prompts]
+
+        def rollout(self, prompts: Any, group_size: int, *, run_seed: int, step: int) -> list[Group]:
+            assert (group_size, run_seed) == (2, 7)
+            better = replace(known, text=right(), completion_ids=(5, 6), sampler_logprobs=(0.0, 0.0))
+            return [Group(name, ids, (replace(known, text="{"), better)) for name, ids in prompts]
+
+    class Pool:
+        def score(self, pairs: Any) -> list[Any]:
+            assert all(document.gold is None for document, _ in pairs)
+            return [[Rubric(task).score(document, text) for text in texts] for document, texts in pairs]
+
+    prepared = prepare(
+        [Document("d0", TEXT, "MAJU", GOLD)],
+        task,
+        AutoTokenizer.from_pretrained(tiny_model_dir),
+        max_prompt_tokens=500,
+        schema_in_prompt=False,
+        what="test",
+    )
+    sampler: Any = Sampler()
+    pool: Any = Pool()
+    (one,) = answer(prepared, sampler, pool, task, max_tokens=8)
+    assert one.completion == wrong_total()
+    (best,) = answer(prepared, sampler, pool, task, max_tokens=8, best_of=3, seed=7)
+    assert best.completion == right() and best.tokens == 2 and best.score.total > one.score.total
+    assert best.report is not None and best.report.document_exact
 
 
 def test_a_document_cannot_end_its_own_turn(tiny_model_dir: Path) -> None:
