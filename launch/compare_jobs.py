@@ -65,7 +65,11 @@ def _plan(
         train = _training(config, folder, policy, documents or 0, seed, before, config_dir)
         checks.check_traces("method.traces", getattr(train.method, "traces", ()))
     start = before.key if before else config.starter
-    work = _what_decides(train, start) if train else {"best_of": int(best_of), "seed": seed} if best_of else {}
+    work: dict[str, Any] = {}
+    if train is not None:
+        work = _what_decides(train, start)
+    elif best_of:
+        work = {"best_of": int(best_of), "seed": seed}
     decides = [work, list(config.evaluate), data, start]
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     place = Path(config.jobs) / f"{name}-{key[:8]}"

@@ -236,11 +236,13 @@ def _md_row(row: Sequence[str]) -> str:
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """What a reader must know to judge the numbers."""
     data = summary["data"]
+    picked = any("@" in method for method in summary["methods"])
+    answers = "greedily; a@8 is a's policy with the best of 8 answers by the rubric" if picked else "greedily"
     return [
         f"Budget: {summary['budget']['says']}.",
         f"{data['train']['documents']} training documents; each run picks its best policy on "
         f"{data['select']['documents']} others; all are judged once, on the same {data['test']['documents']} (hash "
-        f"{data['test']['hash']}), greedily; a@8 is a's policy with the best of 8 answers by the rubric.",
+        f"{data['test']['hash']}), {answers}.",
         "An interval is over documents (bootstrap), not over seeds; several seeds add up within each document. "
         "The teacher's row is over the documents that it answered, and differences are over those both answered.",
         "hallucination: values that stand nowhere in the document, of those given; omission: values of gold left out.",
