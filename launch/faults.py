@@ -196,7 +196,10 @@ def validation_faults(error: ValidationError, model: type[BaseModel]) -> list[st
                 fix = "; nothing at all is written null"
             lines.append(f"{key}={show(value)}: must be {_EXPECTED[kind]}{about}{fix}")
         elif kind == "string_pattern_mismatch":
-            lines.append(f"{key}={show(value)}: only letters, digits and . _ = , + - are allowed{about}")
+            allowed = "only letters, digits and . _ = , + - are allowed"
+            if key.startswith("methods") and "@" in str(value):
+                allowed = "behind @ stands how many answers, 2 or more (sft@8)"
+            lines.append(f"{key}={show(value)}: {allowed}{about}")
         elif kind in ("string_too_short", "too_short"):
             lines.append(f"{key}={show(value)}: must not be empty{about}")
         else:
