@@ -42,8 +42,8 @@ class Quarantine:
     The file has one JSON object a bad line: {"path", "line", "reason", "raw"}; it is there only if there are any.
     """
 
-    def __init__(self, source: str, max_bad: int, path: Path | None, key: str = "docs.max_bad") -> None:
-        """key: what the user sets `max_bad` with."""
+    def __init__(self, source: str, max_bad: int, path: Path | None, key: str | None = "docs.max_bad") -> None:
+        """key: what the user sets `max_bad` with; None where nothing does."""
         self.source = source
         self.key = key
         self.max_bad = max_bad
@@ -70,9 +70,8 @@ class Quarantine:
         if self.count > self.max_bad:
             where = f"; the bad lines are in {self.path}" if self.path is not None else ""
             if self.count == 1:
-                raise DataError(
-                    f"{self.source} {self._first}; mend the line, or allow bad lines with {self.key}{where}"
-                )
+                allow = f", or allow bad lines with {self.key}" if self.key else ""
+                raise DataError(f"{self.source} {self._first}; mend the line{allow}{where}")
             raise DataError(
                 f"{self.source}: {self.count} bad lines, more than {self.key}={self.max_bad}; "
                 f"the first is {self._first}{where}"
@@ -121,9 +120,14 @@ def iterate_documents(path: str | Path, faults: Quarantine) -> Iterator[Document
     return iterate_lines(path, faults, check)
 
 
-def read_traces(path: str | Path, *, max_bad: int, quarantine: Path | None, limit: int | None = None) -> list[Trace]:
-    """All traces of a JSONL file, at most `limit`; faults as in `read_documents`. One document may have several."""
-    faults = Quarantine(str(path), max_bad, quarantine)
+def read_traces(
+    path: str | Path, *, max_bad: int, quarantine: Path | None, limit: int | None = None, key: str | None = None
+) -> list[Trace]:
+    """All traces of a JSONL file, at most `limit`; faults as in `read_documents`. One document may have several.
+
+    key: what the user sets `max_bad` with, if anything does.
+    """
+    faults = Quarantine(str(path), max_bad, quarantine, key)
     traces: list[Trace] = []
     for trace in iterate_traces(path, faults):
         traces.append(trace)

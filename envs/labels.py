@@ -57,11 +57,11 @@ class Pair:
     rejected_reward: float
 
 
-def traces_by_document(paths: Sequence[str], max_bad: int = 0) -> dict[str, list[Trace]]:
+def traces_by_document(paths: Sequence[str]) -> dict[str, list[Trace]]:
     """Traces of all files by document id, in the order of the files. Raises DataError."""
     found: dict[str, list[Trace]] = {}
     for path in paths:
-        for trace in read_traces(path, max_bad=max_bad, quarantine=None):
+        for trace in read_traces(path, max_bad=0, quarantine=None):
             found.setdefault(trace.id, []).append(trace)
     return found
 

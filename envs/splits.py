@@ -44,12 +44,12 @@ class Pair:
     similarity: float
 
 
-def split(documents: Sequence[Document], test_fraction: float, seed: int) -> Split:
+def split(documents: Sequence[Document], test_fraction: float, seed: int, key: str = "docs.test_fraction") -> Split:
     """Holds out about `test_fraction` of the documents, whole groups at a time, in the documents' own order.
 
     Groups that share a near-duplicate stay together. A group that is larger than the share stays in train, so that the
-    test side is never larger than asked (except that it has at least one group). Raises DataError when nothing could be
-    held out, or nothing would be left.
+    test side is never larger than asked (except that it has at least one group). `key` is what the user sets the share
+    with. Raises DataError when nothing could be held out, or nothing would be left.
     """
     if test_fraction <= 0:
         return Split(tuple(documents), ())
@@ -59,9 +59,10 @@ def split(documents: Sequence[Document], test_fraction: float, seed: int) -> Spl
         members[unit[document.group]] += 1
     if len(members) < 2:
         only = documents[0].group if documents else ""
+        otherwise = ", or a file of their own with docs.test_path" if key == "docs.test_fraction" else ""
         raise DataError(
-            f"docs.test_fraction={test_fraction}: all {len(documents)} documents belong to one group ({only!r}), so "
-            "none can be held out; give them groups, or a file of their own with docs.test_path"
+            f"{key}={test_fraction}: all {len(documents)} documents belong to one group ({only!r}), so none can be "
+            f"held out; give them groups{otherwise}"
         )
     # Sorted by hash, not random.shuffle: a split may never change with the Python version.
     order = sorted(

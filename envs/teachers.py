@@ -97,7 +97,7 @@ Outcome = Labelled | Failed
 def recorded(config: RecordedTeacher, jobs: Sequence[Job]) -> Iterator[Outcome]:
     """The n-th trace of a document is its sample n. Raises DataError."""
     found: dict[str, list[tuple[str, str]]] = {}
-    for trace in read_traces(config.path, max_bad=config.max_bad, quarantine=None):
+    for trace in read_traces(config.path, max_bad=config.max_bad, quarantine=None, key="teacher.max_bad"):
         if config.extractor in (None, trace.extractor):
             found.setdefault(trace.id, []).append((trace.extractor, trace.completion))
     if not found:

@@ -32,6 +32,12 @@ def check_run(config: TrainConfig) -> None:
                 "make more documents or smaller steps"
             )
     check_traces("method.traces", getattr(config.method, "traces", ()))
+    check_settings(config)
+    check_model(config.model.path)
+
+
+def check_settings(config: TrainConfig) -> None:
+    """What needs no file. Raises ConfigError with one line."""
     if isinstance(config, RunConfig) and config.lora is not None and config.lora.dropout:
         raise ConfigError(
             f"lora.dropout={config.lora.dropout}: method={config.method.kind} learns from the probabilities that it "
@@ -39,7 +45,6 @@ def check_run(config: TrainConfig) -> None:
         )
     check_sampling(config.sampler)
     check_engine_arguments(config.sampler.engine)
-    check_model(config.model.path)
 
 
 def check_traces(key: str, paths: Iterable[str]) -> None:
@@ -53,6 +58,8 @@ def check_evaluate(config: EvaluateConfig) -> None:
     """Raises ConfigError or DataError with one line."""
     task_of(config)
     check_docs(config.docs, config.task)
+    if config.output is not None and Path(config.output).is_dir():
+        raise ConfigError(f"output={config.output}: is a folder; give a file's name")
     if config.seen is not None and not Path(config.seen).exists():
         raise ConfigError(f"seen={config.seen}: no such file or run; seen=null if there is none")
     if config.baseline is not None and not Path(config.baseline).is_file():
@@ -100,27 +107,27 @@ def check_docs(docs: DocsConfig, task: str) -> None:
             raise DataError(f"{key}={path}: " + ("no good line" if faults.count else "no documents: the file is empty"))
 
 
-def check_model(path: str) -> None:
+def check_model(path: str, key: str = "model.path") -> None:
     """A folder must be there and hold a model or a run; a hub name must be in the cache where the hub is off."""
     folder = Path(path).expanduser()
     if folder.is_dir():
         file = folder / "config.json"
         if not file.is_file():
-            raise ConfigError(f"model.path={path}: no config.json in that folder, so neither a model nor a run")
+            raise ConfigError(f"{key}={path}: no config.json in that folder, so neither a model nor a run")
         try:
             json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise ConfigError(f"model.path={path}: its config.json cannot be read") from None
+            raise ConfigError(f"{key}={path}: its config.json cannot be read") from None
         return
     if folder.exists():
-        raise ConfigError(f"model.path={path}: is a file; give the model's folder")
+        raise ConfigError(f"{key}={path}: is a file; give the model's folder")
     looks_like_hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not path.startswith((".", "results/", "runs/"))
     if not looks_like_hub_name:
-        raise ConfigError(f"model.path={path}: no such folder, and a hub name is written ORG/NAME")
+        raise ConfigError(f"{key}={path}: no such folder, and a hub name is written ORG/NAME")
     offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
     if offline and not _hub_cache(path).is_dir():
         raise ConfigError(
-            f"model.path={path}: not in the local Hugging Face cache, and HF_HUB_OFFLINE is set; unset it to "
+            f"{key}={path}: not in the local Hugging Face cache, and HF_HUB_OFFLINE is set; unset it to "
             "download the model, or give a folder"
         )
 

@@ -23,18 +23,17 @@ from envs.documents import read_documents
 from envs.labels import traces_by_document
 from launch import checks, job
 from launch.compare_data import ask_teacher, prepare_data, say
-from launch.compare_jobs import Job, plan_jobs, weights_version
+from launch.compare_jobs import STARTER, Job, plan_jobs, weights_version
 from launch.compose import compose_compare
 from launch.launchers import script, submit
 from rewards.document import Document
-from rewards.errors import DataError, InfraError
+from rewards.errors import ConfigError, DataError, InfraError, OfframpError
 from rewards.task import load_task
 from rl import compare as numbers
 from rl import report
 from rl.compare_config import CompareConfig
-from rl.config import JsonlDocs
 from rl.evaluate import read_answers
-from rl.prepare import load_documents
+from rl.prepare import at_most
 from rl.record import write_whole
 
 TEACHER = "teacher"
@@ -56,7 +55,8 @@ def compare(args: list[str], as_json: bool) -> dict[str, Any] | None:
 def run(config: CompareConfig, config_dir: str | None = None) -> dict[str, Any]:
     """Runs what is not done yet, then writes tables, plots and page. Raises InfraError where jobs failed."""
     folder = Path(config.dir)
-    checks.check_traces("teacher.traces", config.teacher.traces if config.teacher else ())
+    check_baseline(config)
+    checks.check_traces("teacher.traces", config.teacher.traces)
     data = prepare_data(config, folder) | {"starter": weights_version(config, config_dir)}
     config = ask_teacher(config, folder)
     jobs = plan_jobs(config, folder, data, config_dir)
@@ -69,13 +69,25 @@ def run(config: CompareConfig, config_dir: str | None = None) -> dict[str, Any]:
         if open_jobs:
             launch = submit if config.launcher.kind == "submitit" else script
             return launch(folder, open_jobs, config.launcher.parameters)
-    summary = report_on(config, folder, data, jobs)
+    faults = f"{len(failed)} of {len(jobs)} jobs failed"
+    reasons = f"the same command does only those again: {'; '.join(failed)[:600]}"
+    try:
+        summary = report_on(config, folder, data, jobs)
+    except OfframpError as error:
+        if not failed:
+            raise
+        raise InfraError(f"{faults}, and no report is made ({error}); {reasons}") from None
     if failed:
-        raise InfraError(
-            f"{len(failed)} of {len(jobs)} jobs failed, the others are in {folder / 'report.md'}; the same command "
-            f"does only those again: {'; '.join(failed)[:600]}"
-        )
+        raise InfraError(f"{faults}, the others are in {folder / 'report.md'}; {reasons}")
     return summary
+
+
+def check_baseline(config: CompareConfig) -> None:
+    """Raises ConfigError where no row will have the baseline's name."""
+    teacher = [TEACHER] if config.teacher.traces or config.teacher.label else []
+    rows = [STARTER, *teacher, *config.methods]
+    if config.baseline not in rows:
+        raise ConfigError(f"baseline={config.baseline}: no row of that name; give one of {', '.join(rows)}")
 
 
 def run_here(jobs: Sequence[Job], parallel: int, retries: int) -> list[str]:
@@ -100,7 +112,9 @@ def run_here(jobs: Sequence[Job], parallel: int, retries: int) -> list[str]:
             if process.returncode == 0:
                 return None
         lines = errors.decode("utf-8", "replace").strip().splitlines()
-        return lines[-1].removeprefix("offramp: error: ") if lines else f"{j.folder.name}: exit {process.returncode}"
+        reason = lines[-1].removeprefix("offramp: error: ") if lines else f"{j.folder.name}: exit {process.returncode}"
+        say(f"[{number}/{len(todo)}] failed: {reason}")
+        return reason
 
     def stop(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
@@ -127,25 +141,29 @@ def report_on(config: CompareConfig, folder: Path, data: Mapping[str, Any], jobs
     task = load_task(config.task)
     paths = {name: folder / "documents" / f"{name}.jsonl" for name in ("train", "test")}
     train, test = (read_documents(path, max_bad=0, quarantine=None) for path in paths.values())
-    traces = traces_by_document(config.teacher.traces) if config.teacher else {}
+    traces = traces_by_document(config.teacher.traces)
     done = {j: result for j in jobs if (result := job.finished(j.folder, j.key)) is not None}
+    if not any(j.documents is not None for j in done):
+        raise DataError("no method was trained, so there is nothing to compare")
     check_equal_data(done)
     rows: list[numbers.Row] = []
-    if config.teacher:
-        for name, best in ((TEACHER, False), ("best_trace", True)):
-            answers = numbers.recorded_answers(task, test, traces, best=best)
-            several = any(len(traces.get(document.id, ())) > 1 for document in test)
-            if answers and (several or not best):
-                rows.append(numbers.Row(name, None, (), numbers.measure(task, test, answers)))
+    for name, best in ((TEACHER, False), ("best_trace", True)):
+        answers = numbers.recorded_answers(task, test, traces, best=best)
+        several = any(len(traces.get(document.id, ())) > 1 for document in test)
+        if answers and (several or not best):
+            rows.append(numbers.Row(name, None, (), numbers.measure(task, test, answers)))
+    seen: dict[int | None, frozenset[str]] = {None: frozenset(document.group for document in train)}
     for (method, documents), members in _by_row(done).items():
         measured = [numbers.measure(task, test, read_answers(j.folder / "answers.jsonl")) for j in members]
         costs = [job_cost(config, j, done, train, traces) for j in members]
         seeds = tuple(j.seed for j in members) if documents is not None else ()
+        if documents is not None and documents not in seen:
+            seen[documents] = frozenset(document.group for document in trained_on(members[0].trained, train))
         rows.append(
             numbers.Row(method, documents, seeds, numbers.combine(measured), tuple(measured), numbers.mean_costs(costs))
         )
     curves = {j.folder.name: j for j in done if j.documents is not None}
-    return report.write(config, folder, data, rows, train, test, {name: j.trained for name, j in curves.items()})
+    return report.write(config, folder, data, rows, seen, test, {name: j.trained for name, j in curves.items()})
 
 
 def _by_row(done: Mapping[Job, Any]) -> dict[tuple[str, int | None], list[Job]]:
@@ -170,6 +188,12 @@ def check_equal_data(done: Mapping[Job, Any]) -> None:
             )
 
 
+def trained_on(stage: Path, train: Sequence[Document]) -> Sequence[Document]:
+    """The training documents of a job: all of them, or the part that its size drew."""
+    docs = json.loads((stage / job.PLAN).read_text(encoding="utf-8"))["train"]["docs"]
+    return at_most(train, docs["train_documents"], docs["split_seed"])
+
+
 def job_cost(
     config: CompareConfig, j: Job, done: Mapping[Job, Any], train: Sequence[Document], traces: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -192,12 +216,7 @@ def job_cost(
             select = read_documents(docs["test_path"], max_bad=0, quarantine=None)
             cost["human_labels"] += sum(document.gold is not None for document in select)
         if method.get("traces"):
-            used = train
-            if docs["train_documents"] is not None and docs["train_documents"] < len(train):
-                used = load_documents(
-                    JsonlDocs.model_validate_json(json.dumps(docs)), load_task(config.task), None
-                ).train
-            calls = numbers.teacher_tokens(used, traces, config.prices)
+            calls = numbers.teacher_tokens(trained_on(stage, train), traces, config.prices)
             cost |= {
                 "teacher_calls": calls["teacher_calls"],
                 "teacher_tokens": calls["teacher_tokens"],

@@ -37,7 +37,8 @@ def prepare_data(config: CompareConfig, folder: Path) -> dict[str, Any]:
     parts = apart(docs, task)
     if not parts.test:
         raise DataError("docs: no test documents; give docs.test_path or a docs.test_fraction above 0")
-    inner = split(parts.train, config.select_fraction, 0)
+    numbers.check_metric(task, parts.test, config.metric)
+    inner = split(parts.train, config.select_fraction, 0, "select_fraction")
     train = join(Split(inner.train, (*inner.test, *parts.test)), extra).train
     select = inner.test[: config.select_documents]
     facts: dict[str, Any] = {"task": file_hash(config.task)}
@@ -82,7 +83,7 @@ def apart(docs: DocsConfig, task: Task) -> Split:
 
 def ask_teacher(config: CompareConfig, folder: Path) -> CompareConfig:
     """Lets the teacher answer the documents, where it has to, and gives its traces; it goes on where it was cut."""
-    if config.teacher is None or not config.teacher.label:
+    if not config.teacher.label:
         return config
     documents = folder / "documents"
     out = documents / "traces.jsonl"

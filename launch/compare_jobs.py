@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from launch import checks, job
-from launch.compose import compose_evaluate, compose_run
+from launch.compose import choices, compose_evaluate, compose_run
+from launch.faults import choice_fault
+from rewards.errors import ConfigError
 from rl.compare_config import CompareConfig
 from rl.config import TrainConfig
 from rl.record import write_whole
 
 STARTER = "starter"
+ALIKE = ("docs", "model", "model.path", "task", "method", "experiment", "run.seed", "run.name", "run.dir", "run.resume")
+"""What `train`, `recipes` and `evaluate` may not set: it would give one method other documents, or another start."""
 TAKE_TRACES = ("distill", "graded_sft", "dpo")
 
 
@@ -34,7 +38,8 @@ class Job:
 
 
 def plan_jobs(config: CompareConfig, folder: Path, data: Mapping[str, Any], config_dir: str | None) -> list[Job]:
-    """A folder with its plan for every job of the grid, the starter's first. Raises ConfigFaults for a bad override."""
+    """A folder with its plan for every job of the grid, the starter's first. Raises ConfigError for a bad override."""
+    check_overrides(config, config_dir)
     plans: dict[str, Job] = {}
     jobs = [_plan(config, folder, data, "", None, 0, config_dir, plans)]
     for documents in config.documents:
@@ -43,6 +48,26 @@ def plan_jobs(config: CompareConfig, folder: Path, data: Mapping[str, Any], conf
                 size = min(documents or data["train"]["documents"], data["train"]["documents"])
                 jobs.append(_plan(config, folder, data, method, size, seed, config_dir, plans))
     return list(dict.fromkeys(jobs))
+
+
+def check_overrides(config: CompareConfig, config_dir: str | None) -> None:
+    """Raises ConfigError for a recipe of no method, and for what would make methods unequal."""
+    known = choices("method", config_dir)
+    for name in config.recipes:
+        if "@" in name:
+            raise ConfigError(f"recipes.{name}: nothing is trained there; give recipes.{name.partition('@')[0]}")
+        for stage in name.split("+"):
+            if stage not in known:
+                raise ConfigError(f"recipes.{name}: " + choice_fault("method", stage, known))
+    sections = {"train": config.train, "evaluate": config.evaluate}
+    for section, overrides in {**sections, **{f"recipes.{k}": v for k, v in config.recipes.items()}}.items():
+        for override in overrides:
+            key = override.lstrip("~+").partition("=")[0]
+            if key in ALIKE or key.startswith("docs."):
+                raise ConfigError(
+                    f"{section}.{override}: {key} is the same for all methods; it is set by docs, starter, task, "
+                    "methods and seeds of the comparison"
+                )
 
 
 def _plan(
@@ -64,6 +89,7 @@ def _plan(
     if policy and not best_of:
         train = _training(config, folder, policy, documents or 0, seed, before, config_dir)
         checks.check_traces("method.traces", getattr(train.method, "traces", ()))
+        checks.check_settings(train)
     start = before.key if before else config.starter
     work: dict[str, Any] = {}
     if train is not None:
@@ -126,7 +152,17 @@ def _training(
 ) -> TrainConfig:
     """The training configuration of the last stage of `method`."""
     last = method.rpartition("+")[2]
-    traces = config.teacher.traces if config.teacher and last in TAKE_TRACES else ()
+    given = (
+        *config.train,
+        *config.recipes.get(last, ()),
+        *(config.recipes.get(method, ()) if method != last else ()),
+    )
+    traces = config.teacher.traces if last in TAKE_TRACES else ()
+    if last in ("distill", "graded_sft") and not traces and not any("method.traces" in o for o in given):
+        raise ConfigError(
+            f"methods={method}: {last} learns from a teacher's answers, and there are none; give "
+            "teacher.traces=[FILE], or teacher.label=[teacher=...] to get some"
+        )
     overrides = [
         f"method={last}",
         f"model={config.starter}",
@@ -139,9 +175,7 @@ def _training(
         f"run.name={config.name}",
         f"record.wandb.group={config.name}",
         *([f"method.traces=[{','.join(traces)}]"] if traces else []),
-        *config.train,
-        *config.recipes.get(last, ()),
-        *(config.recipes.get(method, ()) if method != last else ()),
+        *given,
     ]
     if config.budget.kind != "documents" and config.budget.amount is not None:
         share = config.budget.amount / len(method.split("+"))
@@ -155,6 +189,7 @@ def _training(
 def weights_version(config: CompareConfig, config_dir: str | None) -> str:
     """SHA-256 of the starter's weights, 16 hex digits; its name where it is no folder."""
     path = compose_evaluate([f"model={config.starter}", "docs=jsonl", "docs.path=none"], config_dir).model.path
+    checks.check_model(path, "starter")
     digest = hashlib.sha256()
     for file in sorted(Path(path).glob("*.safetensors")):
         digest.update(file.read_bytes())

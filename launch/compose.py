@@ -82,6 +82,12 @@ def compose_advise(overrides: Sequence[str], config_dir: str | None = None) -> A
     return finish(compose_raw("advise", overrides, AdviseConfig, config_dir), AdviseConfig)
 
 
+def choices(group: str, config_dir: str | None = None) -> list[str]:
+    """The files of a group, here and in the user's own folder: method -> [dapo, distill, ...]."""
+    folders = [CONFIGS, *([Path(config_dir)] if config_dir else [])]
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+
+
 def swept(override: str) -> str:
     """methods=a,b as methods=[a,b], by Hydra's own grammar of sweeps; documents=all as documents=[null]."""
     key, _, value = override.partition("=")
@@ -297,7 +303,7 @@ def _missing_choice(error: MissingConfigException, text: str) -> str:
         group, _, choice = name.partition("/")
         options = [str(option) for option in error.options or []]
         if not options and (CONFIGS / group).is_dir():
-            options = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+            options = choices(group)
         if options:
             line = choice_fault(group, choice, options)
             if group == "docs" and re.search(r"[./]", choice):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -40,13 +39,12 @@ def run(folder: Path) -> dict[str, Any]:
         training: dict[str, Any] = {}
         if plan["train"] is not None:
             training = child(folder, "train", ["launch.rank"], plan["train"])
-        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
         evaluation = child(folder, "evaluate", ["launch.job", "--evaluate"], plan["evaluate"])
         done = {
             "key": plan["key"],
             "training": training,
             "evaluation": evaluation,
-            "peak_memory_mb": round(memory, 1) if training else 0.0,
+            "peak_memory_mb": training.get("cost", {}).get("peak_memory_mb", 0.0),
             "seconds": round(time.time() - start, 1),
         }
         write_whole(folder / DONE, json.dumps(plain(done), indent=1) + "\n")

@@ -22,8 +22,8 @@ def command(folder: Path) -> list[str]:
 def script(folder: Path, jobs: Sequence[Path], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Writes jobs.sh: one command a line, in any order and at any place that shares the folder."""
     path = folder / "jobs.sh"
-    root = Path(__file__).resolve().parent.parent
-    lines = [f"cd {shlex.quote(str(root))} && {shlex.join(command(one))}" for one in jobs]
+    here = Path.cwd()  # plans hold paths as they were given
+    lines = [f"cd {shlex.quote(str(here))} && {shlex.join(command(one))}" for one in jobs]
     write_whole(path, "#!/bin/sh\n" + "\n".join(lines) + "\n")
     print(f"{len(jobs)} jobs are in {path}, a line each; when they are done, the same command writes the report")
     return {"jobs": len(jobs), "script": str(path)}

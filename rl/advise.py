@@ -39,6 +39,8 @@ class Option:
     """Money over all months at the volume asked about."""
     needs: str
     """Why it cannot be had, or ""."""
+    fresh: bool
+    """Whether it asks for labels or a teacher again when layouts change."""
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -69,13 +71,28 @@ def _methods(summary: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any] |
     }
 
 
-def needs(config: AdviseConfig, method: str) -> str:
+def stages_of(method: str) -> list[str]:
+    """Example: distill+grpo@8 -> [distill, grpo]"""
+    return method.partition("@")[0].split("+")
+
+
+def labels_and_calls(method: str, entry: Mapping[str, Any] | None) -> tuple[float, float]:
+    """Human labels and answers of the teacher that a method takes: as measured, else by the rules."""
+    cost, stages = (entry or {}).get("cost", {}), stages_of(method)
+    return (
+        float(cost.get("human_labels", LABELS_FOR_SFT if "sft" in stages else 0)),
+        float(cost.get("teacher_calls", DOCUMENTS_FOR_GRPO if {"distill", "graded_sft"} & set(stages) else 0)),
+    )
+
+
+def needs(config: AdviseConfig, method: str, entry: Mapping[str, Any] | None) -> str:
     """What a method lacks here, or ""."""
-    stages = method.split("+")
+    stages = stages_of(method)
+    labels, calls = labels_and_calls(method, entry)
     lacks = []
-    if "sft" in stages and config.labels < LABELS_FOR_SFT:
+    if labels and config.labels < LABELS_FOR_SFT:
         lacks.append(f"{config.labels} human labels, at least {LABELS_FOR_SFT} are needed")
-    if {"distill", "graded_sft"} & set(stages):
+    if calls:
         if not config.traces_may_train:
             lacks.append("the provider's terms do not allow training on its answers")
         elif config.traces == 0 and config.privacy == "must_stay":
@@ -92,16 +109,15 @@ REINFORCED = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo")
 
 def _option(config: AdviseConfig, method: str, entry: Mapping[str, Any] | None) -> Option:
     cost: Mapping[str, Any] = (entry or {}).get("cost", {})
-    stages = method.split("+")
     # What is at hand already costs nothing more the first time; drift asks for fresh ones.
-    labels = float(cost.get("human_labels", LABELS_FOR_SFT if "sft" in stages else 0))
-    calls = float(cost.get("teacher_calls", DOCUMENTS_FOR_GRPO if {"distill", "graded_sft"} & set(stages) else 0))
+    labels, calls = labels_and_calls(method, entry)
     training = float(cost.get("seconds_training", 3600)) / 3600 * config.machine_hour
     first = max(labels - config.labels, 0) * config.label_cost + max(calls - config.traces, 0) * config.price_a_call
     renewed = config.drift * config.months / 12 * (labels * config.label_cost + calls * config.price_a_call + training)
     once = config.setup_hours * config.hour + first + training + renewed
     fallback = config.fallback if config.privacy == "may_leave" else 0.0
-    a_document = config.machine_hour / config.documents_per_hour + fallback * config.price_a_call
+    answers = int(method.partition("@")[2] or 1)
+    a_document = answers * config.machine_hour / config.documents_per_hour + fallback * config.price_a_call
     saved = config.price_a_call - a_document
     quality = (entry or {}).get("quality") or {}
     return Option(
@@ -112,7 +128,8 @@ def _option(config: AdviseConfig, method: str, entry: Mapping[str, Any] | None) 
         a_document=round(a_document, 6),
         break_even=round(once / (saved * config.months), 1) if saved > 0 else None,
         total=round(once + config.volume * config.months * a_document, 2),
-        needs=needs(config, method),
+        needs=needs(config, method, entry),
+        fresh=bool(labels or calls),
     )
 
 
@@ -170,7 +187,7 @@ def tree(config: AdviseConfig, options: Sequence[Option], summary: Mapping[str, 
         choice = min(good, key=lambda option: (option.total, -(option.quality or 0)))
         ask("Which of these costs least?", choice.method, f"{choice.total:.2f} over {config.months:g} months")
     if config.drift >= 0.3:
-        unlabelled = [o for o in good if not ({"sft", "distill", "graded_sft"} & set(o.method.split("+")))]
+        unlabelled = [option for option in good if not option.fresh]
         free = unlabelled[0] if unlabelled else None
         follows = (
             f"{free.method} needs no label and no teacher when layouts change"

@@ -19,7 +19,7 @@ import numpy as np
 from envs.documents import Trace
 from envs.labels import canonical_value, graded
 from rewards.document import Document
-from rewards.errors import DataError
+from rewards.errors import ConfigError, DataError
 from rewards.rubric import Rubric
 from rewards.task import Task
 from rl.bootstrap import Bootstrap
@@ -90,6 +90,28 @@ def measure(task: Task, documents: Sequence[Document], answers: Sequence[Answer]
     if "part/reconciles" in table:
         table["reconciles"] = table["part/reconciles"]
     return Measured(tuple(answer.document_id for answer in answers), table)
+
+
+LOWER_IS_BETTER = ("hallucination", "omission", "truncated", "tokens")
+
+
+def check_metric(task: Task, test: Sequence[Document], metric: str) -> None:
+    """Raises ConfigError for a metric that cannot decide: none of that name, none that these documents can have."""
+    texts = [task.canonical(document.gold) if document.gold else "{}" for document in test]
+    answers = [
+        Answer(d.id, d.group, text, "stop", 0, Rubric(task).score(without_gold(d), text), report(task, text, d.gold))
+        for d, text in zip(test, texts, strict=True)
+    ]
+    table = measure(task, test, answers).ratios
+    parts = ["reconciles", *(f"part/{name}" for name in task.rubric.rewards)]
+    possible = [name for name, (_, below) in table.items() if name not in LOWER_IS_BETTER and below.sum()]
+    if metric in LOWER_IS_BETTER:
+        raise ConfigError(f"metric={metric}: the lower the better, so that the worst row would win; give another")
+    if metric not in (*possible, *parts):
+        raise ConfigError(
+            f"metric={metric}: none of the {len(test)} test documents can have it; give one of "
+            f"{', '.join(name for name in possible if '/' not in name)}, or exact/FIELD"
+        )
 
 
 def _values(rubric: Rubric, document: Document, completion: str) -> list[bool]:
@@ -249,9 +271,11 @@ def verdict(
         best: float = float(top.sum()) / float(below.sum()) if below.sum() else float("-inf")
         return best
 
-    missing = [row.name for row in trained if metric not in row.measured.ratios]
-    if missing:
-        raise DataError(f"metric={metric}: the row {missing[0]} has none; is there gold for the test documents?")
+    none = [
+        row.name for row in trained if metric not in row.measured.ratios or not row.measured.ratios[metric][1].sum()
+    ]
+    if none:
+        raise DataError(f"metric={metric}: the row {none[0]} has none; is there gold for the test documents?")
     order = sorted(trained, key=lambda row: (-value(row), money(row.cost, prices)))  # of equals the cheaper one
     winner = order[0]
     facts: dict[str, Any] = {"winner": winner.name, "documents": winner.documents, "metric": metric}
@@ -262,7 +286,13 @@ def verdict(
         return dict(_deltas(other.measured, winner.measured, ids, resamples)[metric])
 
     low, high = facts["value"]["ci95"]
-    clauses = [f"{_title(winner)} won with {metric} {facts['value']['value']:.3f} [{low:.3f}, {high:.3f}]"]
+    value_of = f"{metric} {facts['value']['value']:.3f} [{low:.3f}, {high:.3f}]"
+    starts = [baseline, *(row for row in rows if row.documents is None and row.name not in (teacher, "best_trace"))]
+    unbeaten = [row for row in starts if row is not winner and against(row)["ci95"][1] < 0]
+    facts["lost_to"] = list(dict.fromkeys(row.name for row in unbeaten))
+    clauses = [f"{_title(winner)} won with {value_of}"]
+    if unbeaten:
+        clauses = [f"no method beat {unbeaten[0].name}: the best, {_title(winner)}, has {value_of}"]
     if baseline is not winner:
         facts["over_baseline"] = delta = against(baseline)
         clauses.append(f"{_signed(delta)} against {baseline.name}")

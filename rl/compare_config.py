@@ -47,9 +47,10 @@ class Prices(Strict):
 
 class Teacher(Strict):
     name: Text
-    """Its row in the tables."""
+    """Who it is; its row in the tables is `teacher`."""
     traces: tuple[Text, ...]
-    """JSONL files of its recorded answers, those to test documents too: its own row; see envs/documents.py."""
+    """JSONL files of its recorded answers, those to test documents too: its own row; see envs/documents.py. None: no
+    teacher."""
     label: tuple[Override, ...]
     """Overrides of `offramp label` that let it answer all documents first; none where it has answered."""
 
@@ -89,14 +90,14 @@ class CompareConfig(Strict):
     baseline: Text
     """The row from which differences are taken: starter, teacher, or a method."""
     metric: Text
-    """The metric that decides which method won."""
+    """The metric that decides which method won; the higher the better."""
     train: tuple[Override, ...]
     """Overrides of `offramp train` for every job."""
     recipes: dict[str, tuple[Override, ...]]
     """Overrides for one method's stage; the key distill+grpo is for grpo after distill."""
     evaluate: tuple[Override, ...]
     """Overrides of `offramp evaluate` for every job."""
-    teacher: Teacher | None
+    teacher: Teacher
     budget: Budget
     prices: Prices
     launcher: Launcher

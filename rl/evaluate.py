@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from envs.documents import read_documents
 from rewards.document import Document
@@ -130,7 +131,10 @@ def groups_seen(seen: str | None, run_dir: Path | None) -> frozenset[str] | None
         return None
     if not (folder / "config.json").is_file():
         raise ConfigError(f"seen: {folder} is neither a JSONL file nor a run's folder")
-    config = read_config((folder / "config.json").read_bytes())
+    try:
+        config = read_config((folder / "config.json").read_bytes())
+    except ValidationError:
+        raise ConfigError(f"seen: {folder} is not a run's folder; give one, or a JSONL file of documents") from None
     return frozenset(d.group for d in load_documents(config.docs, load_task(config.task), None).train)
 
 

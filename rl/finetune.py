@@ -7,10 +7,10 @@ resumed: a run that was cut starts anew, and one that has ended gives back its r
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -30,11 +30,11 @@ from rl import checkpoint, evaluate
 from rl.config import TrainConfig
 from rl.interrupt import Interrupts
 from rl.lora import merged_state
+from rl.metrics import peak_memory_mb
 from rl.optim import learning_rate, make_optimizer
-from rl.prepare import Prepared, load_documents, prepare, write_left_out
+from rl.prepare import Prepared, at_most, load_documents, prepare, write_left_out
 from rl.record import Record, write_whole
 from rl.sampler import Sampler
-from rl.stream import Stream
 from rl.task_of import task_of
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,11 @@ class FineTune:
     tokens: int = 0
     """Prompt and completion tokens that went through an update."""
     seconds: float = 0.0
-    """Of updates; evaluations and the start are not in it."""
+    """Of updates and of what the method does before the first; evaluations and the start are not in it."""
+    began: float = 0.0
+    """perf_counter when the method began."""
+    prepare_s: float = 0.0
+    """Seconds before the first update that no step's line has yet: its own answers, a reference's log-probabilities."""
     evaluated: int = -1
     best_step: int = -1
     best_value: float | None = None
@@ -131,6 +135,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         )
     with ExitStack() as stack:
         tune = open_fine_tune(config, stack)
+        tune.began = time.perf_counter()
         if config.method.kind == "dpo":
             from rl import dpo
 
@@ -166,8 +171,11 @@ def finished(config: TrainConfig) -> dict[str, Any] | None:
 
 
 def config_key(config: TrainConfig) -> str:
-    """The configuration as text, without what does not decide the weights."""
+    """The configuration as text, without what does not decide the weights; files of documents go by their content."""
     values = config.model_dump(mode="json", exclude={"record": True, "run": {"resume", "dir", "name"}})
+    for place in ("path", "test_path"):
+        if (path := values["docs"].get(place)) is not None and Path(path).is_file():
+            values["docs"][place] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return json.dumps(values, sort_keys=True)
 
 
@@ -207,13 +215,10 @@ def open_fine_tune(config: TrainConfig, stack: ExitStack) -> FineTune:
 def prepare_sets(config: TrainConfig, task: Task, tokenizer: Any, run_dir: Path) -> tuple[Prepared, Prepared]:
     """Training documents, gold and all, and at most eval.documents held-out ones: those of rl.run.prepare_sets."""
     parts = load_documents(config.docs, task, run_dir / "logs")
-    test = parts.test
-    if config.eval.documents is not None and config.eval.documents < len(test):
-        test = tuple(test[i] for i in sorted(Stream(len(test), config.run.seed).next(config.eval.documents)))
     prepared = []
     for what, documents, completion_tokens in (
         ("train", parts.train, config.sampler.max_tokens),
-        ("test", test, config.eval.max_tokens),
+        ("test", at_most(parts.test, config.eval.documents), config.eval.max_tokens),
     ):
         one = prepare(
             documents,
@@ -250,8 +255,11 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
                 f"step {state.global_step}: loss {metrics['loss']}, gradient norm {metrics.get('grad_norm')}; "
                 "lower optim.lr"
             )
-        tune.step, tune.seconds = state.global_step, tune.seconds + elapsed
-        more = {"tokens/trained": tune.tokens - self._tokens, "seconds/update": elapsed, "seconds/total": elapsed}
+        total = elapsed + tune.prepare_s
+        tune.step, tune.seconds = state.global_step, tune.seconds + total
+        more = {"tokens/trained": tune.tokens - self._tokens, "seconds/update": elapsed, "seconds/total": total}
+        if tune.prepare_s:
+            more["seconds/prepare"], tune.prepare_s = tune.prepare_s, 0.0
         self._tokens = tune.tokens
         tune.record.step(tune.step, metrics | more, [], [])
         if spent(tune.config, tune.seconds, tune.tokens) >= 1:
@@ -331,6 +339,7 @@ def fit(tune: FineTune, trainer: Any) -> None:
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
+    tune.prepare_s = time.perf_counter() - tune.began
     if tune.config.eval.at_start:
         tune.evaluate()
     tune.model.train()
@@ -364,10 +373,3 @@ def check_rows(config: TrainConfig, rows: Sequence[object], what: str) -> None:
             f"method={config.method.kind}: {len(rows)} {what}, fewer than "
             f"batch.documents_per_step={config.batch.documents_per_step}; bring more, or make smaller steps"
         )
-
-
-def peak_memory_mb() -> float:
-    """Most memory that this process has held, in MB (10**6 bytes): on the GPU where there is one, else resident."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)

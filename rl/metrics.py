@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import resource
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+import torch
 
 from rewards.rubric import RubricScore
 from rl.rollouts import Group
@@ -76,3 +79,10 @@ def known(row: Sequence[RubricScore]) -> list[float]:
 def mean(values: Sequence[float]) -> float:
     """NaN of nothing: the record writes that as null."""
     return math.fsum(values) / len(values) if values else math.nan
+
+
+def peak_memory_mb() -> float:
+    """Most memory that this process has held, in MB (10**6 bytes): on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)

@@ -84,10 +84,15 @@ def load_documents(docs: DocsConfig, task: Task, logs: Path | None) -> Split:
     if isinstance(docs, JsonlDocs):
         if docs.extra:
             parts = join(parts, read_extra(docs, logs))
-        if docs.train_documents is not None and docs.train_documents < len(parts.train):
-            chosen = Stream(len(parts.train), docs.split_seed).next(docs.train_documents)
-            parts = Split(tuple(parts.train[i] for i in sorted(chosen)), parts.test)
+        parts = Split(at_most(parts.train, docs.train_documents, docs.split_seed), parts.test)
     return parts
+
+
+def at_most(documents: Sequence[Document], count: int | None, seed: int = 0) -> tuple[Document, ...]:
+    """`count` of the documents, in their order; `seed` is no run's own, so that all seeds see the same ones."""
+    if count is None or count >= len(documents):
+        return tuple(documents)
+    return tuple(documents[i] for i in sorted(Stream(len(documents), seed).next(count)))
 
 
 def _synthetic(docs: SyntheticDocs, task: Task) -> Split:

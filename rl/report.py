@@ -43,8 +43,8 @@ COST = {
 }
 BUDGETS = {
     "documents": "the same documents for every method, and each its own number of updates",
-    "update_tokens": "{amount:.0f} tokens through updates for each method",
-    "seconds": "{amount:.0f} seconds of updates for each method",
+    "update_tokens": "at most {amount:.0f} tokens through updates for each method; what each took stands under cost",
+    "seconds": "at most {amount:.0f} seconds of training for each method; what each took stands under cost",
 }
 
 
@@ -53,19 +53,21 @@ def write(
     folder: Path,
     data: Mapping[str, Any],
     rows: Sequence[Row],
-    train: Sequence[Document],
+    seen: Mapping[int | None, frozenset[str]],
     test: Sequence[Document],
     runs: Mapping[str, Path],
 ) -> dict[str, Any]:
-    """Writes everything into `folder`; returns the summary. Prints the table and the sentence."""
+    """Writes everything into `folder`; returns the summary. Prints the table and the sentence.
+
+    seen: groups of the training documents, by their number; None: of all of them.
+    """
     groups = {document.id: document.group for document in test}
-    seen = frozenset(document.group for document in train)
     rows = [_with_money(config, row) for row in rows]
     baseline = find_baseline(config, rows)
     sentence, facts = compare.verdict(
         rows, config.metric, baseline, resamples=config.bootstrap, prices=config.prices, teacher="teacher"
     )
-    entries = [_entry(config, row, baseline, groups, seen) for row in rows]
+    entries = [_entry(config, row, baseline, groups, seen[row.documents]) for row in rows]
     main_rows = largest(entries)
     budget = BUDGETS[config.budget.kind].format(amount=config.budget.amount or 0)
     summary: dict[str, Any] = {
@@ -74,6 +76,7 @@ def write(
         "verdict": facts,
         "metric": config.metric,
         "baseline": baseline.name,
+        "teacher": config.teacher.name if config.teacher.traces else None,
         "budget": {"kind": config.budget.kind, "amount": config.budget.amount, "says": budget},
         "data": dict(data),
         "commit": commit(),
@@ -105,9 +108,12 @@ def _with_money(config: CompareConfig, row: Row) -> Row:
 
 
 def find_baseline(config: CompareConfig, rows: Sequence[Row]) -> Row:
-    """The row that differences are taken from, at its largest size; the first row where it is not there."""
+    """The row that differences are taken from, at its largest size; the starter where it is not there."""
     named = [row for row in rows if row.name == config.baseline]
-    return max(named, key=lambda row: row.documents or 0) if named else rows[0]
+    if not named:
+        log.warning("baseline=%s has no answers to the test documents; the starter stands in for it", config.baseline)
+        named = [row for row in rows if row.name == "starter"] or list(rows[:1])
+    return max(named, key=lambda row: row.documents or 0)
 
 
 def _entry(
@@ -185,7 +191,9 @@ def tables(summary: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
     for m in methods:
         if "by_seed" in m:
             spread = m["by_seed"]
-            shown = [" ".join(f"{v:.3f}" for v in spread[k]) if k in spread else "-" for k in names]
+            shown = [
+                " ".join("-" if v is None else f"{v:.3f}" for v in spread[k]) if k in spread else "-" for k in names
+            ]
             seeds.append([m["method"], *shown])
     curve = [["method", "documents", metric, "reward", "money", "training s"]]
     for m in sorted(summary["curve"], key=lambda m: (m["method"], m["documents"])):
@@ -245,6 +253,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         f"{data['test']['hash']}), {answers}.",
         "An interval is over documents (bootstrap), not over seeds; several seeds add up within each document. "
         "The teacher's row is over the documents that it answered, and differences are over those both answered.",
+        *([f"The teacher is {summary['teacher']}."] if summary["teacher"] else []),
         "hallucination: values that stand nowhere in the document, of those given; omission: values of gold left out.",
         "Money: human labels, the teacher's tokens reckoned from its texts, machine hours; prices in config.json.",
     ]
@@ -255,9 +264,8 @@ def page(summary: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
 
     def table(title: str, rows: Sequence[Sequence[str]]) -> str:
         head = "".join(f"<th>{html.escape(c)}</th>" for c in rows[0])
-        best = summary["verdict"]["winner"]
         body = "".join(
-            f"<tr{' class=best' if row[0] == best else ''}>"
+            f"<tr{' class=best' if _won(summary, rows[0], row) else ''}>"
             + "".join(f"<td>{html.escape(c)}</td>" for c in row)
             + "</tr>"
             for row in rows[1:]
@@ -284,6 +292,13 @@ def page(summary: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
     )
 
 
+def _won(summary: Mapping[str, Any], head: Sequence[str], row: Sequence[str]) -> bool:
+    """Whether a table's row is the winner's; a table without sizes shows each method at its largest."""
+    name, documents = summary["verdict"]["winner"], summary["verdict"]["documents"]
+    size = row[head.index("documents")] if "documents" in head else str(summary["methods"][name]["documents"])
+    return row[0] == name and size == str(documents)
+
+
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#0f172a;background:#fff;margin:0}main{max-width:1180px;margin:2rem auto;
 padding:0 1rem}h1{font-size:1.6rem;margin:0 0 .5rem}h2{font-size:1.1rem;margin:2rem 0 .5rem}.verdict{font-size:1.1rem;
@@ -305,10 +320,10 @@ def text_table(summary: Mapping[str, Any]) -> str:
 
 def write_cards(config: CompareConfig, folder: Path, summary: Mapping[str, Any], runs: Mapping[str, Path]) -> None:
     """A card for the model that won, and for the best one without a human label where that is another."""
-    metric = summary["metric"]
-    trained = [m for m in summary["methods"].values() if m["documents"] is not None]
-    order = sorted(trained, key=lambda m: -(m.get(metric) or {"value": -1})["value"])
-    chosen = order[:1] + [m for m in order if not m["cost"].get("human_labels")][:1]
+    metric, won = summary["metric"], summary["verdict"]
+    order = sorted(summary["curve"], key=lambda m: -(m.get(metric) or {"value": -1})["value"])
+    chosen = [m for m in order if (m["method"], m["documents"]) == (won["winner"], won["documents"])]
+    chosen += [m for m in order if not m["cost"].get("human_labels")][:1]
     for entry in {m["method"]: m for m in chosen}.values():
         start = f"{entry['method']}-{entry['documents']}-s"
         models = sorted(str(path / "best") for name, path in runs.items() if name.startswith(start))

@@ -22,19 +22,22 @@ from rl.config import RunConfig, with_later_keys
 from rl.drafting import refuse_on_cpu
 from rl.interrupt import Interrupts
 from rl.lora import merged_state
+from rl.metrics import peak_memory_mb
 from rl.monitor import Monitor
 from rl.optim import make_optimizer
 from rl.policy import Policy, load_policy
-from rl.prepare import Prepared, load_documents, prepare, write_left_out
+from rl.prepare import Prepared, at_most, load_documents, prepare, write_left_out
 from rl.record import Record, read_metrics
 from rl.sampler import Sampler
-from rl.stream import Stream
 from rl.task_of import task_of
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE = ("run.resume", "run.steps", "run.dir", "run.name", "record", "checkpoint", "monitor", "launch.timeout_s")
-"""Keys that a resumed run may have otherwise than before."""
+MAY_CHANGE = (
+    *("run.resume", "run.steps", "run.dir", "run.name", "record", "checkpoint", "monitor", "launch.timeout_s"),
+    *("docs.path", "docs.test_path"),
+)
+"""Keys that a resumed run may have otherwise than before. Documents may lie elsewhere: their content is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,7 @@ class Run:
             "best": {"step": progress.best_step, self.config.eval.metric: progress.best_value},
             "evaluated": progress.evaluated,
             "evaluation": distributed.broadcast(last, self.accelerator),
+            "cost": {"peak_memory_mb": peak_memory_mb()},
         }
 
 
@@ -233,13 +237,10 @@ def prepare_sets(
 ) -> tuple[Prepared, Prepared]:
     """Training documents, their gold taken away, and at most eval.documents held-out ones."""
     parts = load_documents(config.docs, task, run_dir / "logs")
-    test = parts.test
-    if config.eval.documents is not None and config.eval.documents < len(test):
-        test = tuple(test[i] for i in sorted(Stream(len(test), config.run.seed).next(config.eval.documents)))
     prepared = []
     for what, documents, completion_tokens in (
         ("train", [evaluate.without_gold(document) for document in parts.train], config.sampler.max_tokens),
-        ("test", test, config.eval.max_tokens),
+        ("test", at_most(parts.test, config.eval.documents), config.eval.max_tokens),
     ):
         one = prepare(
             documents,

@@ -1,11 +1,76 @@
-"""The comparison's child processes: none is left behind."""
+"""The jobs of a comparison: their plans, what becomes of failed ones, and that no process is left behind."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
+
+from envs import synthetic
+from envs.documents import write_documents
+from launch import compare, job
+from launch.compose import compose_compare
+from rewards.errors import InfraError
+
+TINY = ["docs=synthetic", "docs.train=16", "docs.test=4", "methods=sft", "wandb=false"]
+
+
+def test_the_documented_command_plans_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    documents = synthetic.documents("receipt", 48, 7, "seen")
+    write_documents(tmp_path / "receipts.jsonl", documents[:40])
+    write_documents(tmp_path / "held_out.jsonl", documents[40:])
+    traces = [{"id": d.id, "extractor": "t", "completion": json.dumps(d.gold)} for d in documents]
+    (tmp_path / "traces.jsonl").write_text("".join(json.dumps(trace) + "\n" for trace in traces))
+    config = compose_compare(
+        [
+            *("docs.path=receipts.jsonl", "docs.test_path=held_out.jsonl", "teacher.traces=[traces.jsonl]"),
+            *("methods=sft,distill,distill+grpo", "seeds=range(0,2)", "documents=8,all"),
+            *("train.run.threads=2", "recipes.grpo.run.steps=100", "launcher.kind=script"),
+        ]
+    )
+    assert compare.run(config)["jobs"] == 1 + 3 * 2 * 2
+    lines = (tmp_path / "runs" / "compare" / "jobs.sh").read_text().splitlines()[1:]
+    assert all(line.startswith(f"cd {tmp_path} && ") for line in lines)  # plans hold paths as they were given
+    plans = [json.loads((Path(line.split()[-1]) / job.PLAN).read_text()) for line in lines]
+    grpo = [plan["train"] for plan in plans if plan["before"]]
+    assert {(t["run"]["steps"], t["run"]["threads"], t["run"]["seed"]) for t in grpo} == {(100, 2, 0), (100, 2, 1)}
+    distill = [
+        plan["train"]["method"] for plan in plans if plan["train"] and plan["train"]["method"]["kind"] == "distill"
+    ]
+    assert distill and all(method["traces"] == ["traces.jsonl"] for method in distill)
+
+
+def test_where_nothing_was_trained_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare, "run_here", lambda *_: ["sft-14-s0: train: 9 documents with a label, fewer than 16"])
+    with pytest.raises(InfraError, match=r"1 of 2 jobs failed, .*nothing to compare.*fewer than 16"):
+        compare.run(compose_compare(TINY))
+
+
+def test_a_failed_job_is_told_at_once_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = tmp_path / "worker.sh"
+    worker.write_text(
+        '#!/bin/sh\ncase "$3" in *bad) echo "offramp: error: bad: no memory" >&2; exit 5;; esac\n'
+        'echo \'{"key": "k"}\' > "$3/done.json"\n'
+    )
+    worker.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(worker))
+    folders = [tmp_path / name for name in ("bad", "good")]
+    for folder in folders:
+        folder.mkdir()
+    jobs = [compare.Job("sft", 8, seed, folder, "k", folder) for seed, folder in enumerate(folders)]
+    assert compare.run_here(jobs, parallel=1, retries=1) == ["bad: no memory"]
+    assert "[1/2] failed: bad: no memory" in capsys.readouterr().err
+    assert job.finished(folders[1], "k") is not None
+    compare.run_here(jobs, parallel=1, retries=0)
+    assert "2 jobs, 1 done before\n[1/1] bad" in capsys.readouterr().err  # the failed one alone
 
 
 def test_a_comparison_that_is_told_to_end_ends_its_job(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "good.jsonl").write_text(GOOD_LINE + "\n")
     (tmp_path / "no_text.jsonl").write_text('{"id": "a", "txt": "SHOP"}\n')
     (tmp_path / "empty.jsonl").write_text("")
+    one_group = [{"id": f"r{i}", "text": f"SHOP {i}\nTEA {i}.50\nTOTAL {i}.50", "group": "shop"} for i in range(4)]
+    (tmp_path / "one_group.jsonl").write_text("".join(json.dumps(row) + "\n" for row in one_group))
     (tmp_path / "torn.jsonl").write_text(GOOD_LINE + "\n" + GOOD_LINE[:20])
     (tmp_path / "latin1.jsonl").write_bytes(b'{"id": "a", "text": "caf\xe9"}\n')
     (tmp_path / "twice.jsonl").write_text(GOOD_LINE + "\n" + GOOD_LINE + "\n")
@@ -44,6 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 CONFIG, DATA = 2, 3
+COMPARE = "compare docs=synthetic docs.train=16 docs.test=4 methods=sft launcher.kind=script"
 MISTAKES: list[tuple[str, int, list[str]]] = [
     # what is typed after `offramp`, the exit code, and what the line must say
     ("trian", CONFIG, ["trian", "train"]),
@@ -109,7 +112,23 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
     ("score task=receipt", CONFIG, ["docs.path", "docs.path=VALUE"]),
     ("score task=receipt doc.path=good.jsonl", CONFIG, ["doc.path", "did you mean docs.path"]),
     ("explain task=receipt docs.path=good.jsonl id=b completion={}", DATA, ["id=b", "there is a"]),
-    ("compare docs=synthetic teacher={name:t,traces:[nowhere],label:[]}", DATA, ["teacher.traces=nowhere", "no such"]),
+    ("evaluate docs.path=good.jsonl output=model", CONFIG, ["output=model", "is a folder"]),
+    (f"{COMPARE} teacher.traces=[nowhere]", DATA, ["teacher.traces=nowhere", "no such"]),
+    (f"{COMPARE} methods=distill", CONFIG, ["methods=distill", "teacher.traces=[FILE]"]),
+    (f"{COMPARE} baseline=stater", CONFIG, ["baseline=stater", "starter, sft"]),
+    (f"{COMPARE} metric=heder_exact", CONFIG, ["metric=heder_exact", "header_exact"]),
+    (f"{COMPARE} metric=omission", CONFIG, ["metric=omission", "the lower the better"]),
+    (f"{COMPARE} starter=./nowhere", CONFIG, ["starter=./nowhere", "no such folder"]),
+    (f"{COMPARE} recipes.grop.run.steps=1", CONFIG, ["recipes.grop", "did you mean grpo"]),
+    (f"{COMPARE} recipes.sft@8.run.steps=1", CONFIG, ["recipes.sft@8", "recipes.sft"]),
+    (f"{COMPARE} train.docs.path=good.jsonl", CONFIG, ["docs.path is the same for all methods"]),
+    (f"{COMPARE} recipes.sft.model.path=./model", CONFIG, ["recipes.sft.model.path=./model", "starter"]),
+    (f"{COMPARE} train.sampler.temperature=0.5 train.+sampler.engine.speculative_config=1", CONFIG, ["temperature"]),
+    (
+        "compare docs.path=one_group.jsonl docs.test_path=good.jsonl metric=reward",
+        DATA,
+        ["select_fraction=0.1", "group"],
+    ),
     ("compare docs=synthetic methd=[sft]", CONFIG, ["methd", "did you mean method"]),
     ("doctor --quik", CONFIG, ["--quik", "--quick"]),
 ]

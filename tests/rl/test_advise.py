@@ -72,6 +72,23 @@ def test_drift_favours_what_needs_no_label() -> None:
     assert once["sft"] > {o["method"]: o["once"] for o in calm["options"]}["sft"]
 
 
+def test_the_best_of_several_answers_is_dearer_and_needs_what_its_policy_needs() -> None:
+    both = SUMMARY | {"methods": {"sft@8": entry(0.85, 0.8, 0.9, human_labels=600, seconds_training=3600)}}
+    (option,) = result("labels=0", summary=both)["options"]
+    assert "human labels" in option["needs"]
+    assert option["a_document"] == pytest.approx(8 * 0.1 / 20000 + 0.1 * 0.005)
+    fast = result("labels=600", "drift=0.5", "volume=1000000", summary=both)["reasons"]
+    assert any("new labels or traces are needed" in line for line in fast)
+
+
+def test_pairs_of_a_teacher_need_its_answers() -> None:
+    pairs = SUMMARY | {"methods": {"dpo": entry(0.85, 0.8, 0.9, teacher_calls=600, seconds_training=3600)}}
+    (option,) = result("traces=0", "privacy=must_stay", summary=pairs)["options"]
+    assert "no recorded answers" in option["needs"]
+    (option,) = result("traces_may_train=false", summary=pairs)["options"]
+    assert "do not allow" in option["needs"]
+
+
 def test_without_a_comparison_it_says_so() -> None:
     told = result("volume=1000000", summary=None)
     assert not told["measured"]

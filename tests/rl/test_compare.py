@@ -1,6 +1,7 @@
 """A comparison in numbers: seeds add up, pairs are pairs, costs count once, the sentence says what the data can."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from envs.documents import Trace
 from rewards.document import Document
-from rewards.errors import DataError
+from rewards.errors import ConfigError, DataError
 from rewards.rubric import Rubric
 from rewards.task import load_task
 from rl import compare, report
@@ -166,6 +167,48 @@ def config(folder: Path) -> CompareConfig:
     return compose_compare(["docs.path=x.jsonl", f"dir={folder}", "name=t", "bootstrap=200", "wandb=false"])
 
 
+SEEN = {None: frozenset({"g0", "g1", "g2"}), 10: frozenset({"g0", "g1", "g2"}), 5: frozenset({"g0"})}
+DATA = {k: {"documents": 12, "hash": "aa"} for k in ("train", "select", "test")} | {"task": "bb"}
+
+
+def test_a_method_that_harms_has_not_won(tmp_path: Path) -> None:
+    starter, worse = row("starter", measured(10, total=None), None), row("distill", measured(2, total=None))
+    told, facts = compare.verdict([starter, worse], "header_exact", starter, resamples=500, prices=PRICES, teacher=None)
+    assert told.startswith("no method beat starter: the best, distill on 10 documents, has header_exact 0.167")
+    assert facts["lost_to"] == ["starter"] and " won " not in told
+
+
+def test_the_card_is_of_the_size_that_won_and_seeds_without_a_value_stand_apart(tmp_path: Path) -> None:
+    silent = compare.measure(TASK, DOCUMENTS, [replace(a, completion="no JSON") for a in answers(12)])
+    some = measured(4, total=None)
+    large = compare.Row("sft", 10, (0, 1), compare.combine([some, silent]), (some, silent))
+    rows = [row("starter", measured(1, total=None), None), row("sft", measured(11, total=None), 5), large]
+    report.write(config(tmp_path), tmp_path, DATA, rows, SEEN, DOCUMENTS, {})
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["verdict"]["documents"] == 5 and summary["methods"]["sft"]["documents"] == 10
+    assert [e["seen"]["n"] for e in summary["curve"]] == [1, 3]  # by what each was trained on
+    assert (tmp_path / "cards" / "sft.md").read_text().startswith("# sft on 5 documents")
+    assert "0.000 -" in (tmp_path / "report.md").read_text()  # hallucination: the second seed gave no value
+    assert (tmp_path / "report.html").read_text().count("<tr class=best>") == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [("heder_exact", "give one of reward, documents_exact, header_exact"), ("tokens", "the lower the better")],
+)
+def test_a_metric_that_cannot_decide_is_refused(metric: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        compare.check_metric(TASK, DOCUMENTS, metric)
+
+
+def test_without_gold_the_rubric_decides() -> None:
+    bare = [replace(d, gold=None) for d in DOCUMENTS]
+    with pytest.raises(ConfigError, match="metric=header_exact: none of the 12 test documents can have it"):
+        compare.check_metric(TASK, bare, "header_exact")
+    for metric in ("reward", "reconciles", "part/grounded"):
+        compare.check_metric(TASK, bare, metric)
+
+
 def test_the_report_has_everything_and_stands_alone(tmp_path: Path) -> None:
     runs = {}
     for seed, size in ((0, 5), (1, 5), (0, 10)):
@@ -183,8 +226,7 @@ def test_the_report_has_everything_and_stands_alone(tmp_path: Path) -> None:
         small,
         row("sft", measured(9, total=None), 10, human_labels=10),
     ]
-    data = {k: {"documents": 12, "hash": "aa"} for k in ("train", "select", "test")} | {"task": "bb"}
-    result = report.write(config(tmp_path), tmp_path, data, rows, DOCUMENTS[:3], DOCUMENTS, runs)
+    result = report.write(config(tmp_path), tmp_path, DATA, rows, SEEN, DOCUMENTS, runs)
     summary = json.loads((tmp_path / "summary.json").read_text())
     entry = summary["methods"]["sft"]
     assert entry["documents"] == 10 and entry["seeds"] == [0]

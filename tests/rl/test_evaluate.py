@@ -27,7 +27,7 @@ from rl.evaluate import (
     table,
     write_answers,
 )
-from rl.prepare import encode, load_documents, prepare
+from rl.prepare import at_most, encode, load_documents, prepare
 from rl.rollouts import Group, Rollout
 from tests.rl.fakes import ToyPool, write_receipts
 
@@ -270,6 +270,19 @@ def test_groups_seen_in_a_file(tmp_path: Path) -> None:
     assert groups_seen(None, None) is None
     with pytest.raises(ConfigError, match="neither a JSONL file nor a run"):
         groups_seen(str(tmp_path), None)
+
+
+def test_a_model_folder_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
+    with pytest.raises(ConfigError, match=r"seen: .* is not a run's folder"):
+        groups_seen(str(tmp_path), None)
+
+
+def test_the_held_out_documents_are_the_same_for_every_seed() -> None:
+    documents = [Document(f"d{i}", "x", f"g{i}", None) for i in range(20)]
+    some = at_most(documents, 5)
+    assert len(some) == 5 and [d.id for d in some] == [d.id for d in documents if d in some]
+    assert at_most(documents, 5) == some and at_most(documents, None) == at_most(documents, 20) == tuple(documents)
 
 
 def test_no_random_state_is_touched() -> None:

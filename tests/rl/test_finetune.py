@@ -88,6 +88,10 @@ def test_each_method_leaves_the_folder_of_a_run(method: str, tiny_model_dir: Pat
         if line["kind"] == "train":
             assert math.isfinite(line["loss"]) and line["tokens/trained"] > 0 and line["lr"] > 0
     assert result["steps"] == 3 and result["evaluation"]["n"] == lines[-1]["n"]
+    # What comes before the first update (own answers, a reference's log-probabilities) is paid for, once.
+    assert [line["step"] for line in lines if line.get("seconds/prepare")] == [1]
+    spent = sum(line["seconds/total"] for line in lines if line["kind"] == "train")
+    assert result["cost"]["seconds_training"] == pytest.approx(spent, abs=0.01)
     assert result["cost"]["tokens_trained"] == sum(e.get("tokens/trained", 0) for e in lines)
     assert (run / "evaluations" / "step_000003.jsonl").is_file()
     facts = json.loads((run / "run.json").read_text())

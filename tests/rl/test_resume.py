@@ -166,9 +166,11 @@ def test_other_documents_under_the_same_name_are_refused(tiny_model_dir: Path, t
     path = tmp_path / "documents.jsonl"
     write_receipts(path, total="1.00")
     train(make_config(tiny_model_dir, tmp_path / "run", docs__path=str(path), run__steps=1))
+    moved = path.rename(tmp_path / "elsewhere.jsonl")
+    train(make_config(tiny_model_dir, tmp_path / "run", docs__path=str(moved), run__steps=2))
     write_receipts(path, total="2.00")
     with pytest.raises(DataError, match="not the documents that the run began with"):
-        train(make_config(tiny_model_dir, tmp_path / "run", docs__path=str(path), run__steps=2))
+        train(make_config(tiny_model_dir, tmp_path / "run", docs__path=str(path), run__steps=3))
 
 
 def start(model: Path, run_dir: Path, hold_at_line: int = 0) -> subprocess.Popen[bytes]:
