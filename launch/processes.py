@@ -17,14 +17,26 @@ from rl.config import RunConfig, TrainConfig
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Trains in this process, by the method that the configuration names; the trainers are imported only here."""
-    if isinstance(config, RunConfig):
-        from rl import grpo
+    """Trains in this process, by the method that the configuration names; the trainers are imported only here.
 
-        return grpo.train(config)
-    from rl import finetune
+    Raises InfraError where the GPU's memory is full, beside what the trainers raise.
+    """
+    from torch import OutOfMemoryError
 
-    return finetune.train(config)
+    try:
+        if isinstance(config, RunConfig):
+            from rl import grpo
+
+            return grpo.train(config)
+        from rl import finetune
+
+        return finetune.train(config)
+    except OutOfMemoryError as error:
+        raise InfraError(
+            f"{config.run.dir}: the GPU's memory is full; lower batch.tokens_per_batch or "
+            "sampler.engine.gpu_memory_utilization, or set model.gradient_checkpointing=true "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 def under_torchrun() -> bool:

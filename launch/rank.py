@@ -20,6 +20,27 @@ from rewards.errors import ConfigError, OfframpError
 from rl.config import TrainConfig, read_config
 
 
+def own_device() -> None:
+    """Of several ranks each sees one GPU, its own: vLLM's engine, one a rank, takes the first that it sees.
+
+    Before torch looks for devices. Where CUDA_VISIBLE_DEVICES names some, the rank takes its place among them.
+    """
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is None or os.environ.get("LOCAL_WORLD_SIZE", "1") == "1":
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = [rank] if visible is None else [name for name in visible.split(",") if name.strip()]
+    if visible is None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = rank
+    elif named:
+        if int(rank) >= len(named):
+            raise ConfigError(
+                f"launch.processes: rank {rank} has no GPU, CUDA_VISIBLE_DEVICES={visible} names {len(named)}; "
+                "start as many processes as there are GPUs"
+            )
+        os.environ["CUDA_VISIBLE_DEVICES"] = named[int(rank)]
+
+
 def main(args: list[str]) -> int:
     if _rank() == 0:
         speak(os.environ.get("OFFRAMP_LOG", "INFO"), "%(message)s")
@@ -27,6 +48,7 @@ def main(args: list[str]) -> int:
         speak("WARNING", f"[rank {_rank()}] %(message)s")
     target = Path(args[1]) if len(args) > 1 else None
     try:
+        own_device()
         config = read(Path(args[0]))
         check_world_size(config)
         write(target, {"result": train(config)})

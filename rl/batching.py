@@ -151,7 +151,7 @@ def totals(groups: Sequence[Group], truncated: Truncated = "score") -> Totals:
     """Denominators of a step over `groups`; with several processes sum both counts over them first.
 
     Counted over every sampled group, also those dropped for want of spread, the loss is the mean over documents that
-    the methods define (a group without spread adds exactly 0 to it), and dropping is nothing but saved work.
+    the methods define (without KL a group without spread adds exactly 0 to it), and dropping is nothing but saved work.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     kept = [rollout for rollout in rollouts if not (truncated == "mask" and rollout.truncated)]

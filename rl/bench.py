@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from envs.synthetic import FAMILIES
 from rewards.errors import ConfigError
 from rl.bench_sides import machine
 from rl.bench_update import STARTER
@@ -95,8 +97,19 @@ def main(args: Sequence[str], run: str | None = None) -> dict[str, Any]:
     known, measure = parts[name]
     settings = read_settings(name, args[1:], known)
     keep = settings.pop("keep")
-    if "model" in settings and not Path(settings["model"]).is_dir() and name != "rollout":
-        raise ConfigError(f"--model {settings['model']}: no model folder")
+    if re.search(r"[^\w.+-]", keep):
+        raise ConfigError(f"--keep {keep}: letters, digits, _ . + - name a file of results/bench")
+    if "model" in settings:
+        if (Path(settings["model"]) / "config.json").is_file():
+            settings["model"] = str(Path(settings["model"]).resolve())  # the sides run in a folder of their own
+        elif name != "rollout" or Path(settings["model"]).exists():
+            raise ConfigError(f"--model {settings['model']}: no model folder")
+    if "task" in settings and settings["task"] not in FAMILIES:
+        raise ConfigError(f"--task {settings['task']}: synthetic documents are there for {', '.join(FAMILIES)}")
+    if settings.get("attention") not in (None, "shared_prefix", "plain"):
+        raise ConfigError(f"--attention {settings['attention']}: must be shared_prefix or plain")
+    if settings.get("group", 2) < 2:
+        raise ConfigError(f"--group {settings['group']}: must be at least 2, an advantage is over a group")
     if name == "gpu":
         _check_gpu(settings)
     before = machine(settings["threads"])
@@ -183,5 +196,5 @@ def _check_gpu(settings: Mapping[str, Any]) -> None:
     for shape in settings["shapes"].split(","):
         if shape not in SHAPES:
             raise ConfigError(f"--shapes {shape}: unknown shape; of {', '.join(SHAPES)}")
-    if not all(size.isdigit() and int(size) for size in settings["prompts"].split(",")):
+    if not all(re.fullmatch("0*[1-9][0-9]*", size) for size in settings["prompts"].split(",")):
         raise ConfigError(f"--prompts {settings['prompts']}: write whole numbers, as 1000,4000")

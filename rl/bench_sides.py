@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rewards.errors import InfraError
+from rewards.errors import InfraError, OfframpError
 
 SIDES = {
     "ours": "rl.bench_update:Ours",
@@ -71,7 +71,11 @@ class Worker:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
-                answer: dict[str, float] = json.loads(line)
+                answer: dict[str, Any] = json.loads(line)
+                if "error" in answer:
+                    error = OfframpError(f"bench: the side {self.name}: {answer['error']}")
+                    error.exit_code = answer["exit_code"]
+                    raise error
                 return answer
         code = self._process.wait()
         raise InfraError(f"bench: the side {self.name} ended with exit code {code}; OFFRAMP_LOG=DEBUG shows why")
@@ -113,6 +117,13 @@ def median(numbers: Sequence[Mapping[str, float]], key: str = "seconds") -> floa
     return statistics.median(each[key] for each in numbers)
 
 
+def gpu_name() -> str | None:
+    """The first GPU, by its name; None where torch sees none."""
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
 def machine(threads: int) -> dict[str, Any]:
     """What the numbers were measured on, and how busy it was with other work."""
     from importlib.metadata import PackageNotFoundError, version
@@ -134,6 +145,7 @@ def machine(threads: int) -> dict[str, Any]:
     return {
         "cpu": model,
         "cores": os.cpu_count(),
+        "gpu": gpu_name(),
         "threads": threads,
         "python": ".".join(map(str, sys.version_info[:3])),
         "versions": versions,
@@ -169,7 +181,7 @@ def serve(name: str, settings: dict[str, Any]) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print goes elsewhere
 
-    def answer(numbers: Mapping[str, float]) -> None:
+    def answer(numbers: Mapping[str, Any]) -> None:
         answers.write(json.dumps(dict(numbers)) + "\n")
         answers.flush()
 
@@ -177,14 +189,17 @@ def serve(name: str, settings: dict[str, Any]) -> None:
 
     torch.set_num_threads(settings["threads"])
     module, kind = SIDES[name].split(":")
-    side = getattr(importlib.import_module(module), kind)(settings)
     turn = Turn(answer)
     try:
+        side = getattr(importlib.import_module(module), kind)(settings)
         if hasattr(side, "drive"):
             side.drive(turn)
         while True:
             turn.wait()
             turn.done(side.run())
+    except OfframpError as error:
+        answer({"error": str(error), "exit_code": error.exit_code})
+        os._exit(error.exit_code)
     except EndOfTurns:
         os._exit(0)  # engines and trainers have threads that would keep the process
 

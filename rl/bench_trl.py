@@ -23,20 +23,21 @@ MICRO_BATCH = 8
 
 
 def make_trainer(settings: dict[str, Any], prompts: list[str], reward: Any, rollout: Any = None, **more: Any) -> Any:
-    """A GRPOTrainer whose step holds all the documents' completions."""
+    """A GRPOTrainer whose step holds all the documents' completions; on the device that our side takes."""
     import datasets
+    import torch
     import trl
     from transformers import AutoTokenizer
 
     completions = settings["documents"] * settings["group"]
-    size = min(MICRO_BATCH, completions)
+    size = next(size for size in range(MICRO_BATCH, 0, -1) if completions % size == 0)
     arguments = trl.GRPOConfig(
         output_dir=tempfile.mkdtemp(prefix="offramp-bench-"),
         per_device_train_batch_size=size,
         gradient_accumulation_steps=completions // size,
         num_generations=settings["group"],
         max_completion_length=settings["completion"],
-        use_cpu=True,
+        use_cpu=not torch.cuda.is_available(),
         report_to=[],
         save_strategy="no",
         logging_steps=10**6,

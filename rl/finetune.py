@@ -34,7 +34,7 @@ from rl.metrics import peak_memory_mb
 from rl.optim import learning_rate, make_optimizer
 from rl.prepare import Prepared, at_most, load_documents, prepare, write_left_out
 from rl.record import Record, write_whole
-from rl.sampler import Sampler
+from rl.sampler import TRAINER_TOO, Sampler
 from rl.task_of import task_of
 
 log = logging.getLogger(__name__)
@@ -206,6 +206,7 @@ def open_fine_tune(config: TrainConfig, stack: ExitStack) -> FineTune:
         threads=config.run.threads,
         seed=config.run.seed,
         schema=task.schema,
+        gpu_share=TRAINER_TOO,
     )
     stack.callback(sampler.close)
     stack.enter_context(Interrupts())

@@ -68,17 +68,13 @@ def train(config: RunConfig) -> dict[str, Any]:
                 with clock.phase("update"):
                     scored, rewards_PG = reward_table(groups, scores)
                     advantages_PG = method.advantage(rewards_PG, config.method)
-                    trained, advantages_PG, dropped = drop_without_spread(scored, rewards_PG, advantages_PG)
+                    trained, spread_PG, dropped = drop_without_spread(scored, rewards_PG, advantages_PG)
+                    if run.reference is not None:  # a group without spread still has a divergence
+                        trained, spread_PG = scored, advantages_PG
                     # A dropped group adds 0 to the gradient and keeps its place in the mean, unless others took it.
                     denominators = totals(trained if config.batch.resample_rounds else scored, config.method.truncated)
                     mine = distributed.shard(range(len(trained)), accelerator)
-                    micro_batches = batches(
-                        [trained[i] for i in mine],
-                        advantages_PG[mine],
-                        config.batch.tokens_per_batch,
-                        truncated=config.method.truncated,
-                        attention=policy.attention,
-                    )
+                    micro_batches = packed(run, [trained[i] for i in mine], spread_PG[mine])
                     sums: defaultdict[str, float] = defaultdict(float)
                     for batch in micro_batches:
                         batch = batch.to(accelerator.device)
@@ -126,6 +122,27 @@ def train(config: RunConfig) -> dict[str, Any]:
             run.save()
             log.warning("saved after step %d, run.resume=auto goes on", run.progress.step)
             raise
+
+
+def packed(run: Run, groups: Sequence[Group], advantages_PG: Tensor) -> list[Batch]:
+    """Micro-batches of at most batch.tokens_per_batch computed tokens, or of one group.
+
+    Packed again where the first look at the shared prefix finds that it does not run: then rows repeat their prompts.
+    """
+    policy, config = run.policy, run.config
+    while True:
+        attention = policy.attention
+        found = batches(
+            groups,
+            advantages_PG,
+            config.batch.tokens_per_batch,
+            truncated=config.method.truncated,
+            attention=attention,
+        )
+        if found:
+            policy.choose_attention(found[0].to(policy.device))
+        if policy.attention == attention:
+            return found
 
 
 def drafts_went_wrong(run: Run, groups: Sequence[Group]) -> bool:

@@ -1,5 +1,6 @@
 """The policy: a causal language model, and the log-probabilities it gives to sampled completions."""
 
+import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ MIN_TOKEN_RATIO = 1.3
 """Below it the shared prefix saves less than its attention costs."""
 MAX_CHECK_GAP = 1e-3
 """Nats, in float32: shared-prefix and plain log-probabilities further apart than this are different computations."""
+MAX_GRADIENT_GAP = 1e-2
+"""The same for gradients, as a share of the largest one of a tensor."""
+CHECKED_TENSORS, CHECKED_ELEMENTS = 12, 2**24
+"""Gradients are compared for so many trained tensors, the first of at most that size: those of the first layers."""
 
 
 class PolicyModel(nn.Module):
@@ -56,7 +61,7 @@ class PolicyModel(nn.Module):
                 rows_NL, predictor_T = plain_rows(batch)
                 hidden_SE = self._hidden(rows_NL)
             head = self.causal_lm.get_output_embeddings()
-            config = self.causal_lm.config
+            config = self.causal_lm.config.get_text_config()  # of a model that reads pictures too
             return token_logprobs(hidden_SE, predictor_T, batch.target_T, head, config, temperature, entropy)
 
     def _hidden(self, input_ids_NL: Tensor, **kwargs: Any) -> Tensor:
@@ -221,30 +226,60 @@ def plain_rows(batch: Batch) -> tuple[Tensor, Tensor]:
     return torch.tensor(padded, device=device), torch.tensor(predictors, dtype=torch.long, device=device)
 
 
-@torch.no_grad()
 def shared_prefix_fault(model: PolicyModel, batch: Batch) -> str | None:
-    """None where shared-prefix log-probabilities equal those of the model's own full forward, else the fault in words.
+    """None where shared-prefix log-probabilities, and their gradients where the model is trained, equal those of the
+    model's own forward, row by row; else the fault in words.
 
-    In float32, on a small part of `batch`.
+    In float32, on a small part of `batch`. Raises torch.OutOfMemoryError: that says nothing about the shared prefix.
     """
     groups = sorted(batch.groups, key=lambda group: group.num_tokens)[:2]
     small = make_batch(
         [Group(group.document_id, group.prompt_ids, group.rollouts[:3]) for group in groups],
         torch.zeros(len(groups), 3),
     ).to(batch.input_ids_S.device)
+    small_enough = (p for p in model.parameters() if p.requires_grad and p.numel() <= CHECKED_ELEMENTS)
+    trained = list(itertools.islice(small_enough, CHECKED_TENSORS))
     dtype, model.dtype = model.dtype, "float32"
     try:
-        ours_T, _ = model(small, "shared_prefix")
-        rows_NL, predictor_T = plain_rows(small)
-        logits = model.causal_lm(input_ids=rows_NL, use_cache=False).logits.flatten(0, 1)[predictor_T].float()
+        with torch.set_grad_enabled(bool(trained)):
+            ours_T, _ = model(small, "shared_prefix")
+            ours = _gradients(ours_T.sum(), trained)
+            plain_T, plain = _by_rows(model.causal_lm, small, trained)
+    except torch.OutOfMemoryError:
+        raise
     except NotImplementedError as error:
         return f"the shared prefix does not support this model ({error})"
     except RuntimeError as error:  # FlexAttention's compiler, on a GPU that it does not know
         return f"the shared prefix does not run here ({str(error).splitlines()[0]})"
     finally:
         model.dtype = dtype
-    plain_T = logits.log_softmax(-1).gather(1, small.target_T[:, None])[:, 0]
-    gap = (ours_T - plain_T).abs().max().item()
+    gap = (ours_T.detach() - plain_T).abs().max().item()
     if not gap <= MAX_CHECK_GAP:
         return f"shared-prefix log-probabilities differ from the plain ones by up to {gap:.2g} nats"
+    for a, b in zip(ours, plain, strict=True):
+        gap, largest = (a - b).abs().max().item(), b.abs().max().item()
+        if not gap <= MAX_GRADIENT_GAP * largest + 1e-6:
+            return f"shared-prefix gradients differ from the plain ones by up to {gap:.2g} (these reach {largest:.2g})"
     return None
+
+
+def _gradients(loss: Tensor, trained: list[nn.Parameter]) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, trained, materialize_grads=True)) if trained else []
+
+
+def _by_rows(causal_lm: PreTrainedModel, batch: Batch, trained: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
+    """What the model itself gives to each completion alone: [T] log-probabilities, and the gradients of their sum.
+
+    Logits are made for the completion's tokens only, of one row at a time.
+    """
+    found, gradients = [], [torch.zeros_like(p) for p in trained]
+    for group in batch.groups:
+        for rollout in group.rollouts:
+            targets = torch.tensor(rollout.completion_ids, device=batch.input_ids_S.device)
+            ids = torch.tensor([[*group.prompt_ids, *rollout.completion_ids]], device=targets.device)
+            logits = causal_lm(input_ids=ids, use_cache=False, logits_to_keep=len(targets) + 1).logits[0, :-1].float()
+            logprobs = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+            for total, gradient in zip(gradients, _gradients(logprobs.sum(), trained), strict=True):
+                total += gradient
+            found.append(logprobs.detach())
+    return torch.cat(found), gradients

@@ -57,12 +57,14 @@ def _block_mask(layout: PrefixLayout, window: int | None, device: torch.device) 
         return _masks[name][1]
     order_S, end_S = (tensor.to(device) for tensor in subtree_ends(layout))
     position_S = layout.position_S.to(device)
+    length = position_S.numel()
+    # A tensor, and always there: one compiled kernel serves layers with a window and layers without.
+    reach = torch.tensor(length if window is None else window, device=device)
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         on_the_way = (order_S[key] <= order_S[query]) & (order_S[query] < end_S[key])
-        return on_the_way if window is None else on_the_way & (position_S[query] - position_S[key] < window)
+        return on_the_way & (position_S[query] - position_S[key] < reach)
 
-    length = position_S.numel()
     mask = create_block_mask(sees, None, None, length, length, device=str(device), _compile=device.type == "cuda")
     _masks[name] = layout, mask
     while len(_masks) > _MASKS_KEPT:
@@ -74,4 +76,8 @@ def _block_mask(layout: PrefixLayout, window: int | None, device: torch.device) 
 def _kernel(device_type: str) -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=True) if device_type == "cuda" else flex_attention
+    if device_type != "cuda":
+        return flex_attention
+    # Past the limit a call runs uncompiled, which makes the whole S x S scores: types, gradients and lengths need more.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    return torch.compile(flex_attention, dynamic=True)

@@ -28,7 +28,7 @@ from rl.optim import make_optimizer
 from rl.policy import Policy, load_policy
 from rl.prepare import Prepared, at_most, load_documents, prepare, write_left_out
 from rl.record import Record, read_metrics
-from rl.sampler import Sampler
+from rl.sampler import TRAINER_TOO, Sampler
 from rl.task_of import task_of
 
 log = logging.getLogger(__name__)
@@ -194,6 +194,7 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
         threads=threads,
         seed=config.run.seed,
         schema=task.schema,
+        gpu_share=TRAINER_TOO,
     )
     stack.callback(sampler.close)
     sampler.load(policy.named_tensors_for_sampler(), version=progress.step)

@@ -61,6 +61,10 @@ def logprob_gap(sampler_logprobs: Sequence[float] | Tensor, trainer_logprobs: Se
     return (ours - theirs).abs().mean().item() if ours.numel() else 0.0
 
 
+TRAINER_TOO = 0.4
+"""`gpu_share` beside a trainer: its weights, gradients, optimizer and activations need the rest."""
+
+
 class Sampler:
     """vLLM's engine, the version of the policy it holds, and the tokenizer that turns completions into text."""
 
@@ -74,12 +78,14 @@ class Sampler:
         threads: int | None = None,
         seed: int = 0,
         schema: Mapping[str, Any] | None = None,
+        gpu_share: float = 0.9,
     ) -> None:
         """Start the engine (about 3 s on a CPU, after an import of 5 s). One engine a process.
 
         `threads`: torch threads while vLLM runs; None keeps the present number. `schema`: the task's JSON Schema, for
-        sampler.structured. Raises ConfigError for engine arguments and sampling settings that cannot work, InfraError
-        when the engine does not start.
+        sampler.structured. `gpu_share`: of the GPU's memory, where the engine's
+        own arguments do not say. Raises ConfigError for engine arguments and sampling settings that cannot work,
+        InfraError when the engine does not start.
         """
         check_engine_arguments(config.engine)
         check_sampling(config)
@@ -90,7 +96,7 @@ class Sampler:
         self.threads = threads or torch.get_num_threads()
         self.drafting = config.drafting is not None
         self._schema = schema if config.structured == "schema" else None
-        self._dtype, self._seed = dtype, seed
+        self._dtype, self._seed, self._gpu_share = dtype, seed, gpu_share
         self._expected_names = checkpoint_names(model_path)
         self._start()
 
@@ -108,6 +114,8 @@ class Sampler:
             if not self._own_noise:
                 # vLLM's per-request generators break on a half-read prompt: "CPU Generator does not use offset".
                 engine["enable_chunked_prefill"] = False
+        else:
+            engine["gpu_memory_utilization"] = self._gpu_share
         engine |= config.engine
         if self.drafting and config.drafting is not None:
             engine["speculative_config"] = {

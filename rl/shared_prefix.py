@@ -19,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from rewards.errors import ConfigError
 from rl.prefix_attention import Rules, tiled_attention
 from rl.prefix_flex import flex_attention_is_there, flexible_attention
 from rl.prefix_layout import PrefixLayout
@@ -53,8 +54,11 @@ def attention(
 ) -> tuple[Tensor, Tensor | None]:
     """transformers' attention function: query [1, H, S, D], key and value [1, K, S, D], output [1, S, H, D].
 
-    Raises UnsupportedAttention for attention sinks, position biases and dropout.
+    Raises UnsupportedAttention for attention sinks, position biases and dropout, and ConfigError for sinks where there
+    is no layout: no other forward is left.
     """
+    if prefix_layout is None and kwargs.get("s_aux") is not None:
+        raise ConfigError(f"model.path: {type(module).__name__} has attention sinks, which SDPA has not; train another")
     if prefix_layout is None and kwargs.get("softcap"):
         return _capped_attention(query, key, value, attention_mask, kwargs["scaling"], kwargs["softcap"]), None
     if prefix_layout is None:

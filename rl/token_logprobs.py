@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_ELEMENTS = 2**20
-"""Logits worked on at a time: few enough for a CPU's cache, many enough to fill a GPU."""
+CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
+"""Logits worked on at a time, by device: few enough for a CPU's cache, many enough to fill a GPU."""
+CHUNK_ROWS = 64
+"""But so many rows at least: the weight's gradient is added up once a chunk."""
 KEEP_BYTES = 2**26
 """Logits are kept for the backward up to this size, and computed again beyond it."""
 
@@ -68,7 +70,7 @@ class _LinearLogprobs(torch.autograd.Function):
         lse_U, entropy_U = torch.empty_like(logprobs_U), torch.empty_like(logprobs_U)
         keep = any(ctx.needs_input_grad) and rows * vocabulary * hidden.element_size() <= KEEP_BYTES
         logits_UV = hidden.new_empty(rows, vocabulary) if keep else None
-        for part in _chunks(rows, vocabulary):
+        for part in _chunks(hidden, vocabulary):
             chunk = linear(hidden[part], weight)
             if logits_UV is not None:
                 logits_UV[part] = chunk
@@ -84,21 +86,25 @@ class _LinearLogprobs(torch.autograd.Function):
         return logprobs_U, entropy_U
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         hidden, weight, target_U, lse_U, logits_UV = ctx.saved_tensors
-        rows, vocabulary = hidden.shape[0], weight.shape[0]
+        vocabulary = weight.shape[0]
         grad_U = grad_outputs[0] * ctx.scale
         grad_hidden_UE = torch.empty_like(hidden)
-        grad_weight_VE = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
-        for part in _chunks(rows, vocabulary):
+        grad_weight_VE = None
+        if ctx.needs_input_grad[1]:  # not with adapters
+            grad_weight_VE = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        for part in _chunks(hidden, vocabulary):
             logits = linear(hidden[part], weight) if logits_UV is None else logits_UV[part]
             grad = logits.float().mul_(ctx.scale).sub_(lse_U[part, None]).exp_().mul_(-grad_U[part, None])
             grad.scatter_add_(1, target_U[part, None], grad_U[part, None])
             grad_logits = grad.to(hidden.dtype)
             grad_hidden_UE[part] = grad_logits @ weight
-            grad_weight_VE += grad_logits.mT @ hidden[part]
+            if grad_weight_VE is not None:
+                grad_weight_VE += grad_logits.mT @ hidden[part]
         hidden_dtype, weight_dtype = ctx.dtypes
-        return grad_hidden_UE.to(hidden_dtype), grad_weight_VE.to(weight_dtype), None, None, None, None
+        grad_weight = None if grad_weight_VE is None else grad_weight_VE.to(weight_dtype)
+        return grad_hidden_UE.to(hidden_dtype), grad_weight, None, None, None, None
 
 
 def _any_head_logprobs(
@@ -125,7 +131,7 @@ def _any_head_logprobs(
     scale_before, scale_after = (1.0, scale) if softcap is not None else (scale, 1.0)
     parts = [
         checkpoint(of_chunk, hidden_UE[part], target_U[part], use_reentrant=False)
-        for part in _chunks(hidden_UE.shape[0], vocabulary)
+        for part in _chunks(hidden_UE, vocabulary)
     ]
     if not parts:
         return hidden_UE.new_zeros(0), hidden_UE.new_zeros(0)
@@ -137,6 +143,7 @@ def _logit_scale(config: Any) -> float:
     return float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
 
 
-def _chunks(rows: int, vocabulary: int) -> list[slice]:
-    size = max(CHUNK_ELEMENTS // vocabulary, 1)
+def _chunks(hidden_UE: Tensor, vocabulary: int) -> list[slice]:
+    rows = hidden_UE.shape[0]
+    size = max(CHUNK_ELEMENTS.get(hidden_UE.device.type, CHUNK_ELEMENTS["cpu"]) // vocabulary, CHUNK_ROWS)
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]

@@ -1,13 +1,18 @@
 """The bench: its settings, its sides in their own processes, and the GPU part on the CPU."""
 
+import importlib.util
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from rewards.errors import ConfigError, InfraError
-from rl import bench, bench_sides
+from rewards.errors import ConfigError, InfraError, OfframpError
+from rl import bench, bench_gpu, bench_sides
 from rl.bench_step import shares
 from rl.bench_update import random_groups
 
@@ -48,16 +53,58 @@ def test_sides_see_the_same_tokens() -> None:
     assert {len(rollout.completion_ids) for group in groups for rollout in group.rollouts} == {5}
 
 
+@pytest.mark.slow
 def test_the_gpu_part_runs_on_the_cpu() -> None:
-    result = bench.main(
-        ["gpu", "device=cpu", "shapes=tiny", "prompts=40", "completion=8", "group=4", "rounds=1", "threads=1"]
+    """In a process of its own, because it starts vLLM."""
+    words = "device=cpu shapes=tiny prompts=40,48 completion=8 group=4 rounds=1 threads=1 --json".split()
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.cli", "bench", "gpu", *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
     )
-    shared, plain = result["rows"]
+    result = json.loads(done.stdout.splitlines()[-1])
+    shared, plain, *_ = result["rows"]
     assert (shared["ran"], plain["ran"]) == ("shared_prefix", "plain")
     assert (shared["tokens"], plain["tokens"]) == (40 + 4 * 7, 4 * 47)
     assert shared["seconds"] > 0 and plain["plain_over_this"] == 1.0
-    with pytest.raises(ConfigError, match="--shapes big: unknown shape"):
-        bench.main(["gpu", "device=cpu", "shapes=big"])
+    assert [row["prompt"] for row in result["rollouts"]] == [40, 48]
+    assert all(row["tokens_per_second"] > 0 for row in result["rollouts"])
+
+
+def test_a_size_that_does_not_fit_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # without vLLM
+
+    def measured(policy: Any, batch: Any, attention: str) -> tuple[float, int]:
+        if attention == "plain" and len(batch.groups[0].prompt_ids) > 40:
+            raise torch.OutOfMemoryError("full")
+        return 1.0, 7
+
+    monkeypatch.setattr(bench_gpu, "_measured", measured)
+    settings = {"device": "cpu", "shapes": "tiny", "prompts": "40,48", "completion": 8, "group": 4, "rounds": 1}
+    result = bench_gpu.gpu(settings | {"threads": torch.get_num_threads(), "seed": 0})
+    assert [row.get("failed") for row in result["rows"]] == [None, None, None, "out of memory"]
+    assert "plain_over_this" in result["rows"][0] and "plain_over_this" not in result["rows"][2]
+    assert result["rollouts"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("gpu device=cpu shapes=big", "--shapes big: unknown shape"),
+        ("gpu device=cpu shapes=tiny prompts=²", "--prompts ²: write whole numbers"),
+        ("update keep=a/b", "--keep a/b: letters"),
+        ("update model=configs", "--model configs: no model folder"),
+        ("rollout model=configs", "--model configs: no model folder"),
+        ("rollout task=votes", "--task votes: synthetic documents are there for receipt, invoice"),
+        ("update attention=shared-prefix", "--attention shared-prefix: must be shared_prefix or plain"),
+        ("step group=1", "--group 1: must be at least 2"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(words: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        bench.main(words.split())
 
 
 @pytest.mark.slow
@@ -71,6 +118,13 @@ def test_update_beside_trl(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
         assert result[key] > 0
     kept: dict[str, Any] = json.loads((tmp_path / "bench" / "tiny.json").read_text())
     assert kept["machine"]["versions"]["torch"] and kept["settings"]["group"] == 4
+
+
+def test_a_mistake_of_a_side_reaches_the_user(tiny_model_dir: Path) -> None:
+    settings = bench.read_settings("step", [f"model={tiny_model_dir}", "prompt=20", "threads=1"], bench.SETTINGS)
+    with pytest.raises(OfframpError, match=r"the side our_step: .*none of 4 fits in 20 prompt tokens") as caught:
+        bench_sides.Worker("our_step", settings)
+    assert caught.value.exit_code != 1
 
 
 def test_a_side_that_dies_is_one_line() -> None:

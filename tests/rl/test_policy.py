@@ -42,7 +42,8 @@ def test_token_logprobs_on_hand_numbers() -> None:
 def test_chunked_logprobs_equal_autograd(
     kept: bool, bias: bool, softcap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rl.token_logprobs, "CHUNK_ELEMENTS", 3 * 50)
+    monkeypatch.setattr(rl.token_logprobs, "CHUNK_ELEMENTS", {"cpu": 3 * 50})
+    monkeypatch.setattr(rl.token_logprobs, "CHUNK_ROWS", 1)
     monkeypatch.setattr(rl.token_logprobs, "KEEP_BYTES", 2**20 if kept else 0)
     torch.manual_seed(0)
     head = nn.Linear(8, 50, bias=bias)
@@ -65,6 +66,18 @@ def test_chunked_logprobs_equal_autograd(
     torch.testing.assert_close(entropy_T, distribution.entropy().detach(), atol=1e-5, rtol=1e-5)
     for ours, expected in zip(grads, expected_grads, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_frozen_head_costs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, hidden_ME = nn.Linear(8, 50, bias=False).requires_grad_(False), torch.randn(7, 8, requires_grad=True)
+    ours_T, _ = token_logprobs(hidden_ME, torch.arange(7), torch.arange(7), head, type("Config", (), {})())
+    expected_T = head(hidden_ME).log_softmax(-1).gather(1, torch.arange(7)[:, None])[:, 0]
+    made: list[object] = []
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *args, **kwargs: made.append(args) or zeros(*args, **kwargs))
+    (grad,) = torch.autograd.grad(ours_T.sum(), [hidden_ME])
+    assert made == [] and head.weight.grad is None
+    torch.testing.assert_close(grad, torch.autograd.grad(expected_T.sum(), [hidden_ME])[0])
 
 
 def test_load_scores_like_transformers(tiny_model_dir: Path) -> None:

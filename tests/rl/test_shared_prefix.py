@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 import rl.prefix_attention
+from rewards.errors import ConfigError
 from rl.batching import Batch, make_batch
 from rl.policy import Policy, PolicyModel, keep_attention, load_policy
 from rl.prefix_attention import Rules, tiled_attention
@@ -295,6 +296,36 @@ def test_a_wrong_attention_is_caught_and_a_low_ratio_steps_aside(
     assert broken.choose_attention(batch) == "plain" and broken.attention == "plain"
     assert [record.message.split(":")[0] for record in caplog.records] == ["plain forward"] * 2
     assert "token ratio below 1.3" in caplog.text and "differ from the plain ones by up to" in caplog.text
+
+
+def test_a_wrong_gradient_is_caught(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "rl.shared_prefix.tiled_attention",
+        lambda query, key, value, *rest: tiled_attention(query, key.detach(), value, *rest),
+    )
+    batch = make_batch(random_groups(), torch.zeros(3, 4))
+    frozen = Policy(tiny_model("Qwen3"), None, "float32", "shared_prefix").freeze()  # type: ignore[arg-type]
+    assert frozen.choose_attention(batch) == "shared_prefix"  # nothing but values is asked of a reference
+    policy = Policy(tiny_model("Qwen3"), None, "float32", "shared_prefix")  # type: ignore[arg-type]
+    assert policy.choose_attention(batch) == "plain" and "gradients differ from the plain ones" in caplog.text
+    assert all(p.grad is None for p in policy.model.parameters())
+
+
+def test_a_full_memory_says_nothing_about_the_shared_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("rl.shared_prefix.tiled_attention", full)
+    policy = Policy(tiny_model("Qwen3"), None, "float32", "shared_prefix")  # type: ignore[arg-type]
+    with pytest.raises(torch.OutOfMemoryError):
+        policy.choose_attention(make_batch(random_groups(), torch.zeros(3, 4)))
+    assert policy.attention == "shared_prefix"
+
+
+def test_attention_sinks_have_no_plain_forward() -> None:
+    query, key, value = (torch.randn(1, 4, 5, 8) for _ in range(3))
+    with pytest.raises(ConfigError, match="attention sinks"):
+        attention(torch.nn.Module(), query, key, value, None, scaling=0.5, s_aux=torch.zeros(4))
 
 
 def test_without_a_layout_it_is_plain_attention() -> None:
