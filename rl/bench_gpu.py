@@ -38,7 +38,7 @@ def gpu(settings: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(settings["threads"])
     prompts = [int(size) for size in settings["prompts"].split(",")]
     rows: list[dict[str, Any]] = []
-    rollouts: list[dict[str, Any]] | None = [] if importlib.util.find_spec("vllm") else None
+    rollouts: list[dict[str, Any]] | None = [] if vllm_is_there() else None
     for shape in settings["shapes"].split(","):
         policy = _policy(shape, device)
         for prompt in prompts:
@@ -52,6 +52,10 @@ def gpu(settings: dict[str, Any]) -> dict[str, Any]:
             rollouts += [{"shape": shape, **row} for row in _rollouts(config, prompts, settings)]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {"device": name, "rows": rows, "rollouts": rollouts}
+
+
+def vllm_is_there() -> bool:
+    return importlib.util.find_spec("vllm") is not None
 
 
 def _policy(shape: str, device: Any) -> Any:

@@ -1,6 +1,5 @@
 """The bench: its settings, its sides in their own processes, and the GPU part on the CPU."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -74,7 +73,7 @@ def test_the_gpu_part_runs_on_the_cpu() -> None:
 
 
 def test_a_size_that_does_not_fit_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # without vLLM
+    monkeypatch.setattr(bench_gpu, "vllm_is_there", lambda: False)
 
     def measured(policy: Any, batch: Any, attention: str) -> tuple[float, int]:
         if attention == "plain" and len(batch.groups[0].prompt_ids) > 40:
