@@ -23,7 +23,7 @@ from envs.documents import read_documents
 from envs.labels import traces_by_document
 from launch import checks, job
 from launch.compare_data import ask_teacher, prepare_data, say
-from launch.compare_jobs import STARTER, Job, plan_jobs, weights_version
+from launch.compare_jobs import STARTER, Job, check_overrides, plan_jobs, weights_version
 from launch.compose import compose_compare
 from launch.launchers import script, submit
 from rewards.document import Document
@@ -56,6 +56,7 @@ def run(config: CompareConfig, config_dir: str | None = None) -> dict[str, Any]:
     """Runs what is not done yet, then writes tables, plots and page. Raises InfraError where jobs failed."""
     folder = Path(config.dir)
     check_baseline(config)
+    check_overrides(config, config_dir)
     checks.check_traces("teacher.traces", config.teacher.traces)
     data = prepare_data(config, folder) | {"starter": weights_version(config, config_dir)}
     config = ask_teacher(config, folder)
@@ -84,7 +85,7 @@ def run(config: CompareConfig, config_dir: str | None = None) -> dict[str, Any]:
 
 def check_baseline(config: CompareConfig) -> None:
     """Raises ConfigError where no row will have the baseline's name."""
-    teacher = [TEACHER] if config.teacher.traces or config.teacher.label else []
+    teacher = [TEACHER, "best_trace"] if config.teacher.traces or config.teacher.label else []
     rows = [STARTER, *teacher, *config.methods]
     if config.baseline not in rows:
         raise ConfigError(f"baseline={config.baseline}: no row of that name; give one of {', '.join(rows)}")

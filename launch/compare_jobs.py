@@ -39,7 +39,6 @@ class Job:
 
 def plan_jobs(config: CompareConfig, folder: Path, data: Mapping[str, Any], config_dir: str | None) -> list[Job]:
     """A folder with its plan for every job of the grid, the starter's first. Raises ConfigError for a bad override."""
-    check_overrides(config, config_dir)
     plans: dict[str, Job] = {}
     jobs = [_plan(config, folder, data, "", None, 0, config_dir, plans)]
     for documents in config.documents:
@@ -158,10 +157,11 @@ def _training(
         *(config.recipes.get(method, ()) if method != last else ()),
     )
     traces = config.teacher.traces if last in TAKE_TRACES else ()
-    if last in ("distill", "graded_sft") and not traces and not any("method.traces" in o for o in given):
+    if last in ("distill", "graded_sft") and not traces and not any("method.traces" in override for override in given):
+        own = "; recipes.graded_sft.method.traces=[] grades its own samples alone" if last == "graded_sft" else ""
         raise ConfigError(
             f"methods={method}: {last} learns from a teacher's answers, and there are none; give "
-            "teacher.traces=[FILE], or teacher.label=[teacher=...] to get some"
+            f"teacher.traces=[FILE], or teacher.label=[teacher=...] to get some{own}"
         )
     overrides = [
         f"method={last}",

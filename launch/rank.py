@@ -19,6 +19,9 @@ from launch.processes import check_world_size, train
 from rewards.errors import ConfigError, OfframpError
 from rl.config import TrainConfig, read_config
 
+NO_GPU = ("", "-1", "NoDevFiles")
+"""What CUDA_VISIBLE_DEVICES says where GPUs are hidden."""
+
 
 def own_device() -> None:
     """Of several ranks each sees one GPU, its own: vLLM's engine, one a rank, takes the first that it sees.
@@ -26,13 +29,14 @@ def own_device() -> None:
     Before torch looks for devices. Where CUDA_VISIBLE_DEVICES names some, the rank takes its place among them.
     """
     rank = os.environ.get("LOCAL_RANK")
-    if rank is None or os.environ.get("LOCAL_WORLD_SIZE", "1") == "1":
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    if rank is None or os.environ.get("LOCAL_WORLD_SIZE", "1") == "1" or on_cpu:
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    named = [rank] if visible is None else [name for name in visible.split(",") if name.strip()]
     if visible is None:
         os.environ["CUDA_VISIBLE_DEVICES"] = rank
-    elif named:
+    elif visible not in NO_GPU:
+        named = visible.split(",")
         if int(rank) >= len(named):
             raise ConfigError(
                 f"launch.processes: rank {rank} has no GPU, CUDA_VISIBLE_DEVICES={visible} names {len(named)}; "

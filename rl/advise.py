@@ -6,6 +6,7 @@ follows from it; without a comparison it goes by the rules alone and says that n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,8 +91,9 @@ def needs(config: AdviseConfig, method: str, entry: Mapping[str, Any] | None) ->
     stages = stages_of(method)
     labels, calls = labels_and_calls(method, entry)
     lacks = []
-    if labels and config.labels < LABELS_FOR_SFT:
-        lacks.append(f"{config.labels} human labels, at least {LABELS_FOR_SFT} are needed")
+    enough = LABELS_FOR_SFT if "sft" in stages else math.ceil(labels)
+    if labels and config.labels < enough:
+        lacks.append(f"{config.labels} human labels, at least {enough} are needed")
     if calls:
         if not config.traces_may_train:
             lacks.append("the provider's terms do not allow training on its answers")

@@ -49,7 +49,11 @@ def gpu(settings: dict[str, Any]) -> dict[str, Any]:
         if device.type == "cuda":
             torch.cuda.empty_cache()
         if rollouts is not None:
-            rollouts += [{"shape": shape, **row} for row in _rollouts(config, prompts, settings)]
+            try:
+                found = _rollouts(config, prompts, settings)
+            except Exception as error:  # vLLM raises all sorts, and the updates above are measured
+                found = [{"failed": str(error).splitlines()[0]}]
+            rollouts += [{"shape": shape, **row} for row in found]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {"device": name, "rows": rows, "rollouts": rollouts}
 

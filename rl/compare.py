@@ -97,7 +97,7 @@ LOWER_IS_BETTER = ("hallucination", "omission", "truncated", "tokens")
 
 def check_metric(task: Task, test: Sequence[Document], metric: str) -> None:
     """Raises ConfigError for a metric that cannot decide: none of that name, none that these documents can have."""
-    texts = [task.canonical(document.gold) if document.gold else "{}" for document in test]
+    texts = [json.dumps(document.gold or {}) for document in test]  # gold may lack keys
     answers = [
         Answer(d.id, d.group, text, "stop", 0, Rubric(task).score(without_gold(d), text), report(task, text, d.gold))
         for d, text in zip(test, texts, strict=True)
@@ -275,26 +275,28 @@ def verdict(
         row.name for row in trained if metric not in row.measured.ratios or not row.measured.ratios[metric][1].sum()
     ]
     if none:
-        raise DataError(f"metric={metric}: the row {none[0]} has none; is there gold for the test documents?")
+        raise DataError(f"metric={metric}: no answer of {none[0]} has it; give another")
     order = sorted(trained, key=lambda row: (-value(row), money(row.cost, prices)))  # of equals the cheaper one
     winner = order[0]
     facts: dict[str, Any] = {"winner": winner.name, "documents": winner.documents, "metric": metric}
     facts["value"] = _estimates(winner.measured, winner.measured.ids, resamples)[metric]
 
-    def against(other: Row) -> dict[str, Any]:
+    def against(other: Row) -> dict[str, Any] | None:
+        """None where no answer of the other has the metric."""
         ids = [name for name in winner.measured.ids if name in set(other.measured.ids)]
-        return dict(_deltas(other.measured, winner.measured, ids, resamples)[metric])
+        delta: dict[str, Any] | None = _deltas(other.measured, winner.measured, ids, resamples).get(metric)
+        return delta
 
     low, high = facts["value"]["ci95"]
     value_of = f"{metric} {facts['value']['value']:.3f} [{low:.3f}, {high:.3f}]"
     starts = [baseline, *(row for row in rows if row.documents is None and row.name not in (teacher, "best_trace"))]
-    unbeaten = [row for row in starts if row is not winner and against(row)["ci95"][1] < 0]
+    unbeaten = [row for row in starts if row is not winner and (d := against(row)) is not None and d["ci95"][1] < 0]
     facts["lost_to"] = list(dict.fromkeys(row.name for row in unbeaten))
     clauses = [f"{_title(winner)} won with {value_of}"]
     if unbeaten:
         clauses = [f"no method beat {unbeaten[0].name}: the best, {_title(winner)}, has {value_of}"]
-    if baseline is not winner:
-        facts["over_baseline"] = delta = against(baseline)
+    if baseline is not winner and (delta := against(baseline)) is not None:
+        facts["over_baseline"] = delta
         clauses.append(f"{_signed(delta)} against {baseline.name}")
     cost, parts = winner.cost, []
     parts.append(f"{cost.get('human_labels', 0):.0f} human labels")
@@ -302,21 +304,21 @@ def verdict(
     parts.append(f"{cost.get('seconds_training', 0) / 60:.1f} minutes of training")
     clauses.append(f"at {', '.join(parts)} ({money(cost, prices):.2f} {prices.currency})")
     sentence = ", ".join(clauses)
-    above = next((row for row in rows if row.name == teacher and metric in row.measured.ratios), None)
     rivals = [row for row in order[1:] if row.name != winner.name]
-    others = [*rivals, *(row for row in (baseline, above) if row is not None and row is not winner)]
-    facts["ties"] = ties = list(dict.fromkeys(row.name for row in others if _straddles(against(row))))
-    if others:
+    others = [*rivals, *(row for row in rows if row is baseline or row.name == teacher)]
+    deltas = {row.name: d for row in others if row is not winner and (d := against(row)) is not None}
+    facts["ties"] = ties = [name for name, delta in deltas.items() if _straddles(delta)]
+    if deltas:
         sentence += (
             f"; the data cannot tell it from {' or '.join(ties)}" if ties else "; the data tell it from every other"
         )
-    if rivals:
-        facts["runner_up"], facts["over_runner_up"] = rivals[0].name, against(rivals[0])
+    if rivals and rivals[0].name in deltas:
+        facts["runner_up"], facts["over_runner_up"] = rivals[0].name, deltas[rivals[0].name]
         sentence += f" (next: {rivals[0].name}, {_signed(facts['over_runner_up'])})"
-    if above is not None:
-        facts["over_teacher"] = delta = against(above)
-        if above is not baseline:
-            sentence += f"; against {above.name} itself {_signed(delta)}"
+    if teacher is not None and teacher in deltas:
+        facts["over_teacher"] = deltas[teacher]
+        if teacher != baseline.name:
+            sentence += f"; against {teacher} itself {_signed(deltas[teacher])}"
     n, seeds = len(winner.measured.ids), len(winner.seeds)
     facts["n"] = n
     return f"{sentence}. {n} test documents, {seeds} seed{'s' if seeds != 1 else ''}.", facts

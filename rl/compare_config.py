@@ -16,7 +16,7 @@ class Budget(Strict):
     kind: Literal["documents", "update_tokens", "seconds"]
     """documents: the same documents, and each method its own number of updates; the others stop all of them alike."""
     amount: Positive | None
-    """Tokens through updates, or seconds of updates, of a whole method (a chain shares it); null: documents."""
+    """Tokens through updates, or seconds of training, of a whole method (a chain shares it); null: documents."""
 
     @model_validator(mode="after")
     def _amount(self) -> "Budget":

@@ -8,6 +8,7 @@ single-process gradient.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -31,6 +32,12 @@ def start(world_size: int, timeout_s: float) -> Accelerator:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started == world_size:
         cpu = not torch.cuda.is_available()
+        own = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        if cpu and started > 1 and own.isdigit() and shutil.which("nvidia-smi"):  # the others would wait for it
+            raise ConfigError(
+                f"launch.processes: this machine has no GPU {own} for rank {os.environ.get('RANK')}; start as many "
+                "processes as there are GPUs, or hide them with CUDA_VISIBLE_DEVICES=-1"
+            )
         process_group = InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s))
         accelerator = Accelerator(cpu=cpu, kwargs_handlers=[process_group])
         started = accelerator.num_processes

@@ -7,12 +7,11 @@ resumed: a run that was cut starts anew, and one that has ended gives back its r
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,25 +134,30 @@ def train(config: TrainConfig) -> dict[str, Any]:
         )
     with ExitStack() as stack:
         tune = open_fine_tune(config, stack)
+        run = _method(config.method.kind)
         tune.began = time.perf_counter()
-        if config.method.kind == "dpo":
-            from rl import dpo
-
-            facts = dpo.run(tune)
-        elif config.method.kind == "on_policy_distill":
-            from rl import on_policy_distillation
-
-            facts = on_policy_distillation.run(tune)
-        else:
-            from rl import sft
-
-            facts = sft.run(tune)
+        facts = run(tune)
         if tune.evaluated != tune.step:
             tune.evaluate()
         result = tune.result(**facts)
         tune.record.note(cost=result["cost"], **facts)
         write_whole(run_dir / RESULT, json.dumps({"config": config_key(config), "result": result}, indent=1) + "\n")
         return result
+
+
+def _method(kind: str) -> Callable[[FineTune], dict[str, Any]]:
+    """TRL comes with them: imported before the clock begins."""
+    if kind == "dpo":
+        from rl import dpo
+
+        return dpo.run
+    if kind == "on_policy_distill":
+        from rl import on_policy_distillation
+
+        return on_policy_distillation.run
+    from rl import sft
+
+    return sft.run
 
 
 def finished(config: TrainConfig) -> dict[str, Any] | None:
@@ -164,19 +168,25 @@ def finished(config: TrainConfig) -> dict[str, Any] | None:
     if config.run.resume == "never":
         raise ConfigError(f"run.resume=never: {config.run.dir} holds a run already; choose another run.name")
     stored = json.loads(path.read_text(encoding="utf-8"))
-    if stored["config"] != config_key(config):
+    if not _same_run(json.loads(stored["config"]), json.loads(config_key(config))):
         raise ConfigError(f"run.name={config.run.name}: {config.run.dir} holds another run; choose another run.name")
     result: dict[str, Any] = stored["result"]
     return result
 
 
 def config_key(config: TrainConfig) -> str:
-    """The configuration as text, without what does not decide the weights; files of documents go by their content."""
+    """The configuration as text, without what does not decide the weights."""
     values = config.model_dump(mode="json", exclude={"record": True, "run": {"resume", "dir", "name"}})
-    for place in ("path", "test_path"):
-        if (path := values["docs"].get(place)) is not None and Path(path).is_file():
-            values["docs"][place] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return json.dumps(values, sort_keys=True)
+
+
+def _same_run(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether two configurations are the same; their documents may lie in other files of the same content."""
+    for place in ("path", "test_path"):
+        old, new = before["docs"].get(place), now["docs"].get(place)
+        if old != new and old and new and Path(old).is_file() and Path(old).read_bytes() == Path(new).read_bytes():
+            before["docs"][place] = new
+    return before == now
 
 
 def open_fine_tune(config: TrainConfig, stack: ExitStack) -> FineTune:

@@ -69,8 +69,9 @@ def train(config: RunConfig) -> dict[str, Any]:
                     scored, rewards_PG = reward_table(groups, scores)
                     advantages_PG = method.advantage(rewards_PG, config.method)
                     trained, spread_PG, dropped = drop_without_spread(scored, rewards_PG, advantages_PG)
-                    if run.reference is not None:  # a group without spread still has a divergence
-                        trained, spread_PG = scored, advantages_PG
+                    if run.reference is not None and not config.batch.resample_rounds:
+                        # A group without spread still has a divergence; its advantages are nothing but rounding.
+                        trained, spread_PG = scored, advantages_PG * has_spread(rewards_PG)[:, None]
                     # A dropped group adds 0 to the gradient and keeps its place in the mean, unless others took it.
                     denominators = totals(trained if config.batch.resample_rounds else scored, config.method.truncated)
                     mine = distributed.shard(range(len(trained)), accelerator)
@@ -314,7 +315,7 @@ def check(run: Run, step: int, metrics: dict[str, float], micro_batches: Sequenc
 
 
 def apply_gradients(run: Run, lr: float, skip: bool) -> None:
-    """One optimizer step; none where no group had spread, since momentum alone would still move the weights."""
+    """One optimizer step; none where no group was trained on, since momentum alone would still move the weights."""
     if not skip:
         for group in run.optimizer.param_groups:
             group["lr"] = lr

@@ -324,7 +324,7 @@ def write_cards(config: CompareConfig, folder: Path, summary: Mapping[str, Any],
     order = sorted(summary["curve"], key=lambda m: -(m.get(metric) or {"value": -1})["value"])
     chosen = [m for m in order if (m["method"], m["documents"]) == (won["winner"], won["documents"])]
     chosen += [m for m in order if not m["cost"].get("human_labels")][:1]
-    for entry in {m["method"]: m for m in chosen}.values():
+    for entry in {m["method"]: m for m in reversed(chosen)}.values():  # of a method's sizes the one that won
         start = f"{entry['method']}-{entry['documents']}-s"
         models = sorted(str(path / "best") for name, path in runs.items() if name.startswith(start))
         text = card(config, summary, entry, models)

@@ -10,7 +10,7 @@ from rewards.errors import ConfigError
 
 @pytest.mark.parametrize(
     ("ranks", "visible", "own"),
-    [("1", None, None), ("1", "4,5", "4,5"), ("4", None, "1"), ("2", "4,5", "5"), ("2", "", "")],
+    [("1", None, None), ("1", "4,5", "4,5"), ("4", None, "1"), ("2", "4,5", "5"), ("2", "", ""), ("2", "-1", "-1")],
 )
 def test_a_rank_sees_its_own_gpu(
     ranks: str, visible: str | None, own: str | None, monkeypatch: pytest.MonkeyPatch

@@ -81,6 +81,12 @@ def test_the_best_of_several_answers_is_dearer_and_needs_what_its_policy_needs()
     assert any("new labels or traces are needed" in line for line in fast)
 
 
+def test_a_few_labels_are_enough_where_they_only_choose() -> None:
+    chosen = SUMMARY | {"methods": {"grpo": entry(0.85, 0.8, 0.9, human_labels=16, seconds_training=3600)}}
+    assert result("labels=20", summary=chosen)["options"][0]["needs"] == ""
+    assert "at least 16" in result("labels=9", summary=chosen)["options"][0]["needs"]
+
+
 def test_pairs_of_a_teacher_need_its_answers() -> None:
     pairs = SUMMARY | {"methods": {"dpo": entry(0.85, 0.8, 0.9, teacher_calls=600, seconds_training=3600)}}
     (option,) = result("traces=0", "privacy=must_stay", summary=pairs)["options"]

@@ -201,6 +201,28 @@ def test_a_metric_that_cannot_decide_is_refused(metric: str, says: str) -> None:
         compare.check_metric(TASK, DOCUMENTS, metric)
 
 
+def test_gold_that_lacks_keys_decides_what_it_can() -> None:
+    short = [replace(d, gold={k: v for k, v in (d.gold or {}).items() if k not in ("items", "tax")}) for d in DOCUMENTS]
+    compare.check_metric(TASK, short, "header_exact")
+    bare = [replace(d, gold={"items": [{"name": "MILK 1L"}]}) for d in DOCUMENTS]
+    with pytest.raises(ConfigError, match="metric=header_exact"):
+        compare.check_metric(TASK, bare, "header_exact")
+
+
+def test_a_starter_that_never_passes_a_gate_has_no_difference() -> None:
+    silent = compare.measure(TASK, DOCUMENTS, [_silent(a) for a in answers(12)])
+    rows = [row("teacher", measured(9, total=None), None), row("starter", silent, None), row("grpo", measured(10))]
+    told, facts = compare.verdict(rows, "reconciles", rows[0], resamples=200, prices=PRICES, teacher="teacher")
+    assert "grpo on 10 documents won with reconciles" in told and facts["lost_to"] == []
+    told, facts = compare.verdict(rows, "reconciles", rows[1], resamples=200, prices=PRICES, teacher="teacher")
+    assert "over_baseline" not in facts and "against teacher itself" in told
+
+
+def _silent(answer: Answer) -> Answer:
+    score = RUBRIC.score(DOCUMENTS[0], "no JSON")
+    return replace(answer, completion="no JSON", score=score)
+
+
 def test_without_gold_the_rubric_decides() -> None:
     bare = [replace(d, gold=None) for d in DOCUMENTS]
     with pytest.raises(ConfigError, match="metric=header_exact: none of the 12 test documents can have it"):

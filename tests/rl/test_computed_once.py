@@ -57,6 +57,7 @@ def test_a_group_without_spread_keeps_its_divergence(
     assert sum(groups for groups, gradients in forwards if gradients) == 3
     (line,) = (x for x in read_metrics(tmp_path) if x["kind"] == "train")
     assert line["rollout/zero_spread"] == 1.0
+    assert line["grad_norm"] == 0.0  # policy and reference are still one, and equal rewards have no advantage
 
 
 def test_a_forward_that_does_not_run_is_packed_again(
