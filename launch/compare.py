@@ -63,11 +63,13 @@ def run(config: CompareConfig, config_dir: str | None = None) -> dict[str, Any]:
     jobs = plan_jobs(config, folder, data, config_dir)
     write_whole(folder / "config.json", config.model_dump_json(indent=2) + "\n")
     failed: list[str] = []
+    open_jobs = [j.folder for j in jobs if job.finished(j.folder, j.key) is None]
     if config.launcher.kind == "local":
         failed = run_here(jobs, config.launcher.parallel, config.launcher.retries)
-    else:
-        open_jobs = [j.folder for j in jobs if job.finished(j.folder, j.key) is None]
-        if open_jobs:
+    elif open_jobs:
+        if config.launcher.kind == "none":
+            say(f"{len(open_jobs)} of {len(jobs)} jobs are not done and left out")
+        else:
             launch = submit if config.launcher.kind == "submitit" else script
             return launch(folder, open_jobs, config.launcher.parameters)
     faults = f"{len(failed)} of {len(jobs)} jobs failed"

@@ -56,8 +56,9 @@ class Teacher(Strict):
 
 
 class Launcher(Strict):
-    kind: Literal["local", "submitit", "script"]
-    """local: child processes here; submitit: a job array on a cluster; script: only write the jobs' command lines."""
+    kind: Literal["local", "submitit", "script", "none"]
+    """local: child processes here; submitit: a job array on a cluster; script: only write the jobs' command lines;
+    none: only report on the jobs that are done."""
     parallel: Count
     """local: jobs at a time."""
     retries: Annotated[int, Field(ge=0, le=10)]

@@ -45,6 +45,16 @@ def test_the_documented_command_plans_its_jobs(tmp_path: Path, monkeypatch: pyte
     assert distill and all(method["traces"] == ["traces.jsonl"] for method in distill)
 
 
+def test_what_is_done_is_reported_without_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told: list[int] = []
+    monkeypatch.setattr(compare, "report_on", lambda config, folder, data, jobs: told.append(len(jobs)) or {})
+    compare.run(compose_compare([*TINY, "launcher.kind=none"]))
+    assert told == [2] and "2 of 2 jobs are not done and left out" in capsys.readouterr().err
+
+
 def test_where_nothing_was_trained_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(compare, "run_here", lambda *_: ["sft-14-s0: train: 9 documents with a label, fewer than 16"])

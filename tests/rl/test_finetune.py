@@ -191,3 +191,12 @@ def test_mistakes_are_named(tiny_model_dir: Path) -> None:
     Path("none.jsonl").write_text(json.dumps({"id": "x", "extractor": "e", "completion": "{}"}) + "\n")
     with pytest.raises(DataError, match="0 documents with a label"):
         train(config(tiny_model_dir, "none", method="distill", method__traces=["none.jsonl"]))
+
+
+def test_documents_may_lie_elsewhere(tmp_path: Path) -> None:
+    for name, text in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / name).write_text(text)
+    of = {name: {"docs": {"path": str(tmp_path / name), "test_path": None}, "seed": 0} for name in "abc"}
+    assert rl.finetune._same_run(of["a"], of["b"])
+    assert not rl.finetune._same_run(of["a"], of["c"])
+    assert not rl.finetune._same_run(of["a"], of["b"] | {"seed": 1})
