@@ -68,22 +68,37 @@ def _cost(path: Path, summary: Mapping[str, Any], colors: Mapping[str, str]) -> 
     points = [(m, e) for m, e in summary["methods"].items() if m in colors and metric in e]
     if not points:
         return None
+    from matplotlib.transforms import ScaledTranslation
+
     money = any(e["cost"].get("money") for _, e in points)
+    costs = [e["cost"].get("money", 0.0) if money else e["cost"].get("seconds_training", 0.0) / 60 for _, e in points]
     figure, axis = _figure(7.2, 4.6)
     _reference_lines(axis, summary, metric)
-    for name, entry in points:
-        x = entry["cost"].get("money", 0.0) if money else entry["cost"].get("seconds_training", 0.0) / 60
+    for i, (name, entry) in enumerate(points):
+        near = [j for j, cost in enumerate(costs) if abs(cost - costs[i]) <= 0.05 * max(cost, costs[i])]
+        aside = (near.index(i) - (len(near) - 1) / 2) * 9 / 72  # inches: rows of one cost stand side by side
         below, above = _bounds(entry[metric])
         axis.errorbar(
-            x, entry[metric]["value"], [[below], [above]], fmt="o", color=colors[name], capsize=3, label=name, zorder=3
+            costs[i],
+            entry[metric]["value"],
+            [[below], [above]],
+            fmt="o",
+            color=colors[name],
+            capsize=3,
+            label=name,
+            zorder=3,
+            transform=axis.transData + ScaledTranslation(aside, 0, figure.dpi_scale_trans),
         )
-    if money:
-        costs = [e["cost"].get("money", 0.0) for _, e in points]
-        if min(costs) > 0 and max(costs) > 30 * min(costs):
-            axis.set_xscale("log")
-        else:
-            axis.set_xlim(0, 1.08 * max(costs) or 1.0)
-    axis.set_xlabel("cost of labels, teacher and training (prices in config.json)" if money else "training, minutes")
+    if money and min(costs) > 0 and max(costs) > 30 * min(costs):
+        axis.set_xscale("log")
+        axis.set_xlim(min(costs) / 2, max(costs) * 2)
+    else:
+        axis.set_xlim(0, 1.08 * max(costs) or 1.0)
+    lines = [e for m, e in summary["methods"].items() if m in LINES and metric in e]
+    ends = [end for _, e in points for end in e[metric]["ci95"]] + [e[metric]["value"] for e in lines]
+    axis.set_ylim(min(ends) - 0.02, max(ends) + 0.02)
+    what = "cost of labels, teacher and training (prices in config.json)" if money else "training, minutes"
+    axis.set_xlabel(f"{what}; rows of one cost stand side by side")
     axis.set_ylabel(metric)
     axis.set_title(f"{metric} on the test documents against cost", loc="left", fontsize=11, fontweight="bold")
     axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
