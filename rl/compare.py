@@ -97,9 +97,10 @@ LOWER_IS_BETTER = ("hallucination", "omission", "truncated", "tokens")
 
 def check_metric(task: Task, test: Sequence[Document], metric: str) -> None:
     """Raises ConfigError for a metric that cannot decide: none of that name, none that these documents can have."""
+    rubric = Rubric(task)
     texts = [json.dumps(document.gold or {}) for document in test]  # gold may lack keys
     answers = [
-        Answer(d.id, d.group, text, "stop", 0, Rubric(task).score(without_gold(d), text), report(task, text, d.gold))
+        Answer(d.id, d.group, text, "stop", 0, rubric.score(without_gold(d), text), report(task, text, d.gold))
         for d, text in zip(test, texts, strict=True)
     ]
     table = measure(task, test, answers).ratios
