@@ -165,8 +165,8 @@ def report_on(config: CompareConfig, folder: Path, data: Mapping[str, Any], jobs
         rows.append(
             numbers.Row(method, documents, seeds, numbers.combine(measured), tuple(measured), numbers.mean_costs(costs))
         )
-    curves = {j.folder.name: j for j in done if j.documents is not None}
-    return report.write(config, folder, data, rows, seen, test, {name: j.trained for name, j in curves.items()})
+    runs = {j.folder.name: j.trained for j in done if j.documents is not None}
+    return report.write(config, folder, data, rows, seen, test, runs)
 
 
 def _by_row(done: Mapping[Job, Any]) -> dict[tuple[str, int | None], list[Job]]:

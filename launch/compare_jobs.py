@@ -25,7 +25,10 @@ TAKE_TRACES = ("distill", "graded_sft", "dpo")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Example: Job("sft@8", 624, 0, Path("runs/r/jobs/sft@8-624-s0-3f2a9c01"), "3f2a9c...", Path("..."))"""
+    """Answers to the test documents, and the policy that gives them.
+
+    Example: Job("sft@8", 624, 0, Path("runs/r/jobs/sft@8-624-s0-answers-3f2a9c01"), "3f2a9c...", Path("..."))
+    """
 
     method: str
     documents: int | None
@@ -34,12 +37,15 @@ class Job:
     folder: Path
     key: str
     trained: Path
-    """The folder of the run whose policy answers: its own, or another job's where only the answers differ (a@8)."""
+    """The folder of the run whose policy answers, a job that others share (sft@8, sft+grpo, other `evaluate`)."""
 
 
 def plan_jobs(config: CompareConfig, folder: Path, data: Mapping[str, Any], config_dir: str | None) -> list[Job]:
-    """A folder with its plan for every job of the grid, the starter's first. Raises ConfigError for a bad override."""
-    plans: dict[str, Job] = {}
+    """A folder with its plan for the answers of every row and seed, the starter's first, and for every training.
+
+    Raises ConfigError for a bad override.
+    """
+    plans: dict[str, Path] = {}
     jobs = [_plan(config, folder, data, "", None, 0, config_dir, plans)]
     for documents in config.documents:
         for seed in config.seeds:
@@ -77,56 +83,79 @@ def _plan(
     documents: int | None,
     seed: int,
     config_dir: str | None,
-    plans: dict[str, Job],
+    plans: dict[str, Path],
 ) -> Job:
-    """Writes one job's plan, after that of the job it builds on."""
+    """Writes the plan of a row's answers, after those of the policy that gives them."""
     policy, _, best_of = method.partition("@")
-    first = policy if best_of else method.rpartition("+")[0]
-    before = _plan(config, folder, data, first, documents, seed, config_dir, plans) if first else None
     name = f"{method or STARTER}-{'none' if documents is None else documents}-s{seed}"
-    train = None
-    if policy and not best_of:
-        train = _training(config, folder, policy, documents or 0, seed, before, config_dir)
-        checks.check_traces("method.traces", getattr(train.method, "traces", ()))
-        checks.check_settings(train)
-    start = before.key if before else config.starter
-    work: dict[str, Any] = {}
-    if train is not None:
-        work = _what_decides(train, start)
-    elif best_of:
-        work = {"best_of": int(best_of), "seed": seed}
-    decides = [work, list(config.evaluate), data, start]
-    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    place = Path(config.jobs) / f"{name}-{key[:8]}"
-    trained = before.trained if before and best_of else place
+    start, trained = config.starter, None
+    if policy:
+        start, trained = _policy(config, folder, data, policy, documents or 0, seed, config_dir, plans)
+    drawn = [f"best_of={best_of}", f"seed={seed}"] if best_of else []
+    key = _hash([start, data, list(config.evaluate), drawn])
+    place = Path(config.jobs) / f"{name}-answers-{key[:8]}"
     if key not in plans:
-        place.mkdir(parents=True, exist_ok=True)
-        if train is not None:
-            run_settings = train.run.model_copy(update={"name": place.name, "dir": str(place)})
-            train = train.model_copy(update={"run": run_settings})
         evaluation = compose_evaluate(
             [
                 f"model={config.starter}",
                 f"task={config.task}",
                 *config.evaluate,
-                *([f"best_of={best_of}", f"seed={seed}"] if best_of else []),
+                *drawn,
                 "docs=jsonl",
                 f"docs.path={folder / 'documents' / 'test.jsonl'}",
                 f"seen={folder / 'documents' / 'train.jsonl'}",
                 f"output={place / 'answers.jsonl'}",
-                *([f"model.path={trained / 'best'}"] if method else []),
+                *([f"model.path={trained / 'best'}"] if trained else []),
             ],
             config_dir,
         )
-        plan = {
-            "key": key,
-            "before": before.folder.name if before else None,
-            "train": None if train is None else train.model_dump(mode="json"),
-            "evaluate": evaluation.model_dump(mode="json"),
-        }
-        write_whole(place / job.PLAN, json.dumps(plan, indent=1) + "\n")
-        plans[key] = Job(method or STARTER, documents, seed, place, key, trained)
-    return plans[key]
+        _write(place, key, before=trained, evaluate=evaluation.model_dump(mode="json"))
+        plans[key] = place
+    return Job(method or STARTER, documents, seed, place, key, trained or place)
+
+
+def _policy(
+    config: CompareConfig,
+    folder: Path,
+    data: Mapping[str, Any],
+    method: str,
+    documents: int,
+    seed: int,
+    config_dir: str | None,
+    plans: dict[str, Path],
+) -> tuple[str, Path]:
+    """Writes the plan of a training, after that of the policy it starts from. Returns its key and its folder."""
+    start, before = config.starter, None
+    if first := method.rpartition("+")[0]:
+        start, before = _policy(config, folder, data, first, documents, seed, config_dir, plans)
+    train = _training(config, folder, method, documents, seed, before, config_dir)
+    checks.check_traces("method.traces", getattr(train.method, "traces", ()))
+    checks.check_settings(train)
+    key = _hash([_what_decides(train, start), data, start])
+    place = Path(config.jobs) / f"{method}-{documents}-s{seed}-{key[:8]}"
+    if key not in plans:
+        run_settings = train.run.model_copy(update={"name": place.name, "dir": str(place)})
+        train = train.model_copy(update={"run": run_settings})
+        _write(place, key, before=before, train=train.model_dump(mode="json"))
+        plans[key] = place
+    return key, place
+
+
+def _hash(decides: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _write(
+    place: Path,
+    key: str,
+    *,
+    before: Path | None,
+    train: dict[str, Any] | None = None,
+    evaluate: dict[str, Any] | None = None,
+) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    plan = {"key": key, "before": before.name if before else None, "train": train, "evaluate": evaluate}
+    write_whole(place / job.PLAN, json.dumps(plan, indent=1) + "\n")
 
 
 def _what_decides(train: TrainConfig, start: str) -> dict[str, Any]:
@@ -146,7 +175,7 @@ def _training(
     method: str,
     documents: int,
     seed: int,
-    before: Job | None,
+    before: Path | None,
     config_dir: str | None,
 ) -> TrainConfig:
     """The training configuration of the last stage of `method`."""
@@ -182,7 +211,7 @@ def _training(
         cap = f"max_tokens={int(share)}" if config.budget.kind == "update_tokens" else f"max_seconds={share}"
         overrides.append(f"run.{cap}")
     if before is not None:
-        overrides.append(f"model.path={before.folder / 'best'}")
+        overrides.append(f"model.path={before / 'best'}")
     return compose_run(overrides, config_dir)
 
 

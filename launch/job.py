@@ -1,7 +1,8 @@
-"""One job of a comparison, alone: train, then answer the test documents. python -m launch.job FOLDER
+"""One job of a comparison, alone: a training, or answers to the test documents. python -m launch.job FOLDER
 
 FOLDER/plan.json says what to do; FOLDER/done.json is there when it is done, and then nothing is done again. What a job
-builds on (the first half of a chain) it does itself where nobody has done it yet, so that jobs need no order.
+builds on (the policy that answers, the first half of a chain) it does itself where nobody has done it yet, so that jobs
+need no order.
 """
 
 from __future__ import annotations
@@ -36,17 +37,13 @@ def run(folder: Path) -> dict[str, Any]:
         if plan["before"] is not None:
             run(folder.parent / plan["before"])
         start = time.time()
-        training: dict[str, Any] = {}
+        done = {"key": plan["key"]}
         if plan["train"] is not None:
-            training = child(folder, "train", ["launch.rank"], plan["train"])
-        evaluation = child(folder, "evaluate", ["launch.job", "--evaluate"], plan["evaluate"])
-        done = {
-            "key": plan["key"],
-            "training": training,
-            "evaluation": evaluation,
-            "peak_memory_mb": training.get("cost", {}).get("peak_memory_mb", 0.0),
-            "seconds": round(time.time() - start, 1),
-        }
+            done["training"] = child(folder, "train", ["launch.rank"], plan["train"])
+            done["peak_memory_mb"] = done["training"].get("cost", {}).get("peak_memory_mb", 0.0)
+        if plan["evaluate"] is not None:
+            done["evaluation"] = child(folder, "evaluate", ["launch.job", "--evaluate"], plan["evaluate"])
+        done["seconds"] = round(time.time() - start, 1)
         write_whole(folder / DONE, json.dumps(plain(done), indent=1) + "\n")
         return done
 

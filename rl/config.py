@@ -277,8 +277,9 @@ class SamplerConfig(Strict):
     """Longest completion, in tokens."""
     logprob_gap_max: Positive
     """Nats; a larger mean |log-probability gap| between sampler and trainer stops the run."""
-    structured: Literal["text", "schema"]
-    """schema: only tokens that keep to the task's JSON Schema; text: any token."""
+    structured: Literal["text", "schema", "grounded"]
+    """schema: only tokens that keep to the task's JSON Schema; grounded: and texts and codes (by their kind) that are
+    words of the document, in their order; text: any token."""
     drafting: DraftingConfig | None
     """null drafts nothing."""
 
@@ -419,10 +420,10 @@ class RunConfig(TrainConfig):
 
     @model_validator(mode="after")
     def _sampler_speaks_of_the_policy(self) -> Self:
-        if self.sampler.structured == "schema" and self.method.tis_cap is not None:
+        if self.sampler.structured != "text" and self.method.tis_cap is not None:
             raise ValueError(
-                "sampler.structured=schema: the sampler's log-probabilities are of the constrained policy, and "
-                "method.tis_cap weighs by them; set method.tis_cap=null, or sampler.structured=text"
+                f"sampler.structured={self.sampler.structured}: the sampler's log-probabilities are of the constrained "
+                "policy, and method.tis_cap weighs by them; set method.tis_cap=null, or sampler.structured=text"
             )
         if self.sampler.drafting is not None and (self.run.driver == "ahead" or self.run.world_size > 1):
             raise ValueError("sampler.drafting: works with run.driver=on_policy in one process only; set it to null")

@@ -63,5 +63,7 @@ def check_sampling(config: SamplerConfig) -> None:
         )
     if drafting and "speculative_config" in config.engine:
         raise ConfigError("sampler.engine.speculative_config: set by sampler.drafting; remove it here")
-    if drafting and config.structured == "schema":
-        raise ConfigError("sampler.drafting: not tried together with sampler.structured=schema; set one of them back")
+    if drafting and config.structured != "text":
+        raise ConfigError(
+            f"sampler.drafting: not tried together with sampler.structured={config.structured}; set one of them back"
+        )

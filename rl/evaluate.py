@@ -23,6 +23,7 @@ from rewards.rubric import RubricScore
 from rewards.task import Task, load_task
 from rl.bootstrap import Bootstrap, Floats
 from rl.config import EvaluateConfig, read_config
+from rl.constraint import constraint
 from rl.prepare import Prepared, load_documents, prepare
 from rl.task_of import task_of
 
@@ -84,7 +85,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
             dtype=config.model.dtype,
             threads=config.threads,
             seed=config.seed,
-            schema=task.schema,
+            constraint=constraint(config.sampler.structured, task, prepared.documents),
         )
         try:
             start = time.perf_counter()

@@ -27,6 +27,7 @@ from rewards.pool import RewardPool
 from rewards.task import Task
 from rl import checkpoint, evaluate
 from rl.config import TrainConfig
+from rl.constraint import constraint
 from rl.interrupt import Interrupts
 from rl.lora import merged_state
 from rl.metrics import peak_memory_mb
@@ -215,7 +216,7 @@ def open_fine_tune(config: TrainConfig, stack: ExitStack) -> FineTune:
         dtype=model.dtype,
         threads=config.run.threads,
         seed=config.run.seed,
-        schema=task.schema,
+        constraint=constraint(config.sampler.structured, task, (*train_set.documents, *test_set.documents)),
         gpu_share=TRAINER_TOO,
     )
     stack.callback(sampler.close)

@@ -283,8 +283,8 @@ def policy_age(groups: Sequence[Group], version: int) -> float:
 def check(run: Run, step: int, metrics: dict[str, float], micro_batches: Sequence[Batch], denominators: Totals) -> None:
     """Stop before the update when the step cannot be trusted. Every rank sees the same sums, so all stop together."""
     gap, gap_max = metrics.get("logprob_gap", 0.0), run.config.sampler.logprob_gap_max
-    if run.config.sampler.structured == "schema":
-        gap = 0.0  # the mask of the schema lies between them
+    if run.config.sampler.structured != "text":
+        gap = 0.0  # the mask lies between them
     if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
         path = replay.write(
             run.dir / "replay" / f"step_{step:06d}_rank_{run.accelerator.process_index}",

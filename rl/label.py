@@ -19,6 +19,7 @@ from rewards.endpoint import Client
 from rewards.errors import ConfigError, DataError
 from rewards.task import Task, load_task
 from rl.config import Count, DocsConfig, JsonlDocs, ModelConfig, SamplerConfig, Seed, Share, Strict, Text
+from rl.constraint import constraint
 from rl.prepare import encode, load_documents
 from rl.rollouts import Rollout
 
@@ -133,7 +134,7 @@ def local(teacher: VllmTeacher, task: Task, jobs: Sequence[Job], samples: int) -
     model, settings = teacher.model, teacher.sampler
     sampler = Sampler(
         model.path, settings, max_model_len=model.max_positions, dtype=model.dtype, threads=teacher.threads,
-        seed=teacher.seed, schema=task.schema,
+        seed=teacher.seed, constraint=constraint(settings.structured, task, (job.document for job in jobs)),
     )  # fmt: skip
     validator = jsonschema_rs.validator_for(task.schema)
     try:

@@ -79,6 +79,7 @@ def write(
         "teacher": config.teacher.name if config.teacher.traces else None,
         "budget": {"kind": config.budget.kind, "amount": config.budget.amount, "says": budget},
         "data": dict(data),
+        "answers": [override for override in config.evaluate if not override.startswith("threads=")],
         "commit": commit(),
         "methods": {entry["method"]: entry for entry in main_rows},
         "curve": [entry for entry in entries if entry["documents"] is not None],
@@ -254,6 +255,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         "An interval is over documents (bootstrap), not over seeds; several seeds add up within each document. "
         "The teacher's row is over the documents that it answered, and differences are over those both answered.",
         *([f"The teacher is {summary['teacher']}."] if summary["teacher"] else []),
+        *([f"Every row but the teacher's answers with {', '.join(summary['answers'])}."] if summary["answers"] else []),
         "hallucination: values that stand nowhere in the document, of those given; omission: values of gold left out.",
         "Money: human labels, the teacher's tokens reckoned from its texts, machine hours; prices in config.json.",
     ]
@@ -338,6 +340,7 @@ def card(config: CompareConfig, summary: Mapping[str, Any], entry: Mapping[str, 
     data, metric = summary["data"], summary["metric"]
     best_of = entry["method"].partition("@")[2]
     answers = f"Best of {best_of} answers by the rubric" if best_of else "Greedy answers"
+    answers = ", with ".join([answers, *summary["answers"]])
     lines = [
         f"# {entry['method']} on {entry['documents']} documents",
         "",

@@ -19,6 +19,7 @@ from rewards.pool import RewardPool
 from rewards.task import Task
 from rl import checkpoint, distributed, evaluate
 from rl.config import RunConfig, with_later_keys
+from rl.constraint import constraint
 from rl.drafting import refuse_on_cpu
 from rl.interrupt import Interrupts
 from rl.lora import merged_state
@@ -193,7 +194,7 @@ def open_run(config: RunConfig, stack: ExitStack) -> Run:
         dtype=model.dtype,
         threads=threads,
         seed=config.run.seed,
-        schema=task.schema,
+        constraint=constraint(config.sampler.structured, task, (*train_set.documents, *test_set.documents)),
         gpu_share=TRAINER_TOO,
     )
     stack.callback(sampler.close)

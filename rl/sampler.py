@@ -8,8 +8,8 @@ random numbers, and differs only where the rounding of a larger or smaller matri
 Log-probabilities. At temperature 1 they are vLLM's `raw_logprobs`, the log-softmax of the logits. At any other
 temperature they are `processed_logprobs`, of the scaled logits, which is what the trainer computes too; with
 speculative decoding that mode returns wrong numbers, so the two together are refused. So is top_p below 1: the trainer
-does not renormalise over vLLM's nucleus. With structured="schema" they are of the constrained distribution: vLLM masks
-the logits before it reads them.
+does not renormalise over vLLM's nucleus. With a `structured` other than "text" they are of the constrained
+distribution: vLLM masks the logits before it reads them.
 
 Drafting. Completions drawn with drafts do not repeat bit for bit, and on the CPU only greedy ones are right: see
 rl/drafting.py.
@@ -30,6 +30,7 @@ from torch import Tensor
 
 from rewards.errors import ConfigError, DataError, InfraError
 from rl.config import SamplerConfig
+from rl.constraint import Constraint
 from rl.drafting import refuse_on_cpu
 from rl.engine_arguments import check_engine_arguments, check_sampling
 from rl.rollouts import FinishReason, Group, Rollout
@@ -77,15 +78,15 @@ class Sampler:
         dtype: Literal["float32", "bfloat16"],
         threads: int | None = None,
         seed: int = 0,
-        schema: Mapping[str, Any] | None = None,
+        constraint: Constraint | None = None,
         gpu_share: float = 0.9,
     ) -> None:
         """Start the engine (about 3 s on a CPU, after an import of 5 s). One engine a process.
 
-        `threads`: torch threads while vLLM runs; None keeps the present number. `schema`: the task's JSON Schema, for
-        sampler.structured. `gpu_share`: of the GPU's memory, where the engine's
-        own arguments do not say. Raises ConfigError for engine arguments and sampling settings that cannot work,
-        InfraError when the engine does not start.
+        `threads`: torch threads while vLLM runs; None keeps the present number. `constraint`: what
+        sampler.structured allows. `gpu_share`: of the GPU's memory, where the engine's own arguments do not say. Raises
+        ConfigError for engine arguments and sampling settings that cannot work, InfraError when the engine does not
+        start.
         """
         check_engine_arguments(config.engine)
         check_sampling(config)
@@ -95,7 +96,7 @@ class Sampler:
         self.version = 0
         self.threads = threads or torch.get_num_threads()
         self.drafting = config.drafting is not None
-        self._schema = schema if config.structured == "schema" else None
+        self._constraint = constraint
         self._dtype, self._seed, self._gpu_share = dtype, seed, gpu_share
         self._expected_names = checkpoint_names(model_path)
         self._start()
@@ -158,7 +159,7 @@ class Sampler:
         if self.drafting:
             refuse_on_cpu("this")
         seeds = [rollout_seed(run_seed, step, document_id) for document_id, _ in prompts]
-        params = [self._seeded(seed, group_size) for seed in seeds]
+        params = [self._seeded(prompt[0], seed, group_size) for prompt, seed in zip(prompts, seeds, strict=True)]
         drawn = self._generate(prompts, params, seeds)
         return [
             Group(document_id, tuple(prompt_ids), rollouts)
@@ -168,11 +169,11 @@ class Sampler:
     def replay(self, prompt: Prompt, sample: int, *, run_seed: int, step: int) -> Rollout:
         """Completion `sample` of a document's group once more, alone; the weights must be those of the first time."""
         seed = rollout_seed(run_seed, step, prompt[0], sample)
-        return self._generate([prompt], [self._seeded(seed, 1)], [seed])[0][0]
+        return self._generate([prompt], [self._seeded(prompt[0], seed, 1)], [seed])[0][0]
 
     def greedy(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Rollout]:
         """The most likely completion of each prompt, token by token, with its log-probabilities at temperature 1."""
-        params = [self._params(max_tokens, temperature=0.0) for _ in prompts]
+        params = [self._params(document_id, max_tokens, temperature=0.0) for document_id, _ in prompts]
         return [rollouts[0] for rollouts in self._generate(prompts, params, [0] * len(prompts))]
 
     def bare_generate(self, prompts: Sequence[Prompt], group_size: int) -> tuple[int, float]:
@@ -234,8 +235,11 @@ class Sampler:
             try:
                 outputs = self._llm.generate(inputs, [params[i] for i in order], use_tqdm=False)
             except Exception as error:
-                if self._schema is not None and "grammar" in str(error).lower():
-                    raise ConfigError(f"sampler.structured=schema: vLLM refuses it: {_first_line(error)}") from error
+                if self._constraint is not None and "grammar" in str(error).lower():
+                    structured = self.config.structured
+                    raise ConfigError(
+                        f"sampler.structured={structured}: vLLM refuses it: {_first_line(error)}"
+                    ) from error
                 if self.drafting:  # its kernels depend on what else is installed
                     raise ConfigError(f"sampler.drafting: vLLM cannot draft here: {_first_line(error)}") from error
                 raise
@@ -265,18 +269,18 @@ class Sampler:
         texts: list[str] = self.tokenizer.batch_decode(ids, **options)
         return texts
 
-    def _params(self, max_tokens: int, **kwargs: Any) -> Any:
+    def _params(self, document_id: str, max_tokens: int, **kwargs: Any) -> Any:
         from vllm import SamplingParams
 
-        if self._schema is not None:
+        if self._constraint is not None:
             from vllm.sampling_params import StructuredOutputsParams
 
-            kwargs["structured_outputs"] = StructuredOutputsParams(json=dict(self._schema))
+            kwargs["structured_outputs"] = StructuredOutputsParams(**self._constraint(document_id))
         # logprobs=0 is the drawn token alone; flat_logprobs spares an object a token; decoding at the end is cheaper.
         return SamplingParams(max_tokens=max_tokens, logprobs=0, flat_logprobs=True, detokenize=False, **kwargs)
 
-    def _seeded(self, seed: int, n: int) -> Any:
-        params = self._params(self.config.max_tokens, n=n, seed=seed, temperature=self.config.temperature)
+    def _seeded(self, document_id: str, seed: int, n: int) -> Any:
+        params = self._params(document_id, self.config.max_tokens, n=n, seed=seed, temperature=self.config.temperature)
         if self._own_noise:
             # Greedy over logits in which SeededSampling has marked the drawn token. vLLM forbids n > 1 for greedy
             # requests, whose completions would be equal; these are not, so this comes after the check, and skip_clone

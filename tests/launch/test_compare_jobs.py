@@ -36,13 +36,30 @@ def test_the_documented_command_plans_its_jobs(tmp_path: Path, monkeypatch: pyte
     assert compare.run(config)["jobs"] == 1 + 3 * 2 * 2
     lines = (tmp_path / "runs" / "compare" / "jobs.sh").read_text().splitlines()[1:]
     assert all(line.startswith(f"cd {tmp_path} && ") for line in lines)  # plans hold paths as they were given
-    plans = [json.loads((Path(line.split()[-1]) / job.PLAN).read_text()) for line in lines]
-    grpo = [plan["train"] for plan in plans if plan["before"]]
+    answers = [json.loads((Path(line.split()[-1]) / job.PLAN).read_text()) for line in lines]
+    assert all(plan["train"] is None and plan["evaluate"] for plan in answers)
+    jobs = tmp_path / "runs" / "compare" / "jobs"
+    trainings = [json.loads((jobs / plan["before"] / job.PLAN).read_text()) for plan in answers if plan["before"]]
+    assert len(trainings) == 3 * 2 * 2 and all(plan["evaluate"] is None for plan in trainings)
+    grpo = [plan["train"] for plan in trainings if plan["before"]]
     assert {(t["run"]["steps"], t["run"]["threads"], t["run"]["seed"]) for t in grpo} == {(100, 2, 0), (100, 2, 1)}
-    distill = [
-        plan["train"]["method"] for plan in plans if plan["train"] and plan["train"]["method"]["kind"] == "distill"
-    ]
+    distill = [plan["train"]["method"] for plan in trainings if plan["train"]["method"]["kind"] == "distill"]
     assert distill and all(method["traces"] == ["traces.jsonl"] for method in distill)
+
+
+def test_other_answers_of_the_same_policies_train_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    planned: list[list[compare.Job]] = []
+    monkeypatch.setattr(compare, "report_on", lambda config, folder, data, jobs: planned.append(jobs) or {})
+    shared = [*TINY, "launcher.kind=none", "jobs=jobs"]
+    compare.run(compose_compare(shared))
+    compare.run(compose_compare([*shared, "dir=second", "evaluate=['sampler.structured=grounded']"]))
+    compare.run(compose_compare([*shared, "dir=third", "train=['optim.lr=0.5']"]))
+    first, second, third = ([j for j in jobs if j.documents] for jobs in planned)
+    assert first[0].trained == second[0].trained != third[0].trained
+    assert len({first[0].folder, second[0].folder, third[0].folder}) == 3
 
 
 def test_what_is_done_is_reported_without_the_rest(

@@ -33,13 +33,16 @@ def test_importance_weights_against_a_constrained_sampler_are_refused(tiny_model
 @pytest.mark.slow
 def test_answers_keep_to_the_schema_and_logprobs_are_of_the_constrained_policy(tiny_model_dir: Path) -> None:
     config = sampler_config(structured="schema", max_tokens=60)
-    sampler = Sampler(tiny_model_dir, config, max_model_len=256, dtype="float32", threads=1, seed=0, schema=SCHEMA)
+    constraint = {"json": SCHEMA}
+    sampler = Sampler(
+        tiny_model_dir, config, max_model_len=256, dtype="float32", threads=1, constraint=lambda _: constraint
+    )
     try:
         groups = sampler.rollout(PROMPTS, 8, run_seed=0, step=0)
         assert sampler.rollout(PROMPTS, 8, run_seed=0, step=0) == groups
         greedy = sampler.greedy(PROMPTS, max_tokens=60)
         with pytest.raises(ConfigError, match=r"sampler\.structured=schema: vLLM refuses it"):
-            sampler._schema = {"type": "object", "properties": {"a": {"type": "nonsense"}}}
+            constraint["json"] = {"type": "object", "properties": {"a": {"type": "nonsense"}}}
             sampler.greedy(PROMPTS, max_tokens=60)
     finally:
         sampler.close()
