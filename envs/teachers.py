@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from envs.documents import read_traces
 from envs.faulty import FaultyTeacher
+from envs.grounded_grammar import grounded_grammar
 from envs.prompts import messages
 from rewards.chat import Endpoint, Request, Trouble
 from rewards.document import Document
@@ -125,6 +126,7 @@ def ask_endpoint(config: OpenaiTeacher, client: Client, task: Task, jobs: Sequen
             max_tokens=config.max_tokens,
             temperature=config.temperature,
             seed=config.seed + job.sample,
+            grammar=grounded_grammar(task, job.document.text) if config.endpoint.structured == "grounded" else "",
             check=check,
         )
         for job in jobs

@@ -38,8 +38,9 @@ class Endpoint(BaseModel):
     """Tries of one request."""
     retries: Annotated[int, Field(ge=0)]
     """Tries beyond the first, over all requests of a start: the budget."""
-    structured: Literal["strict", "schema", "object", "text"]
-    """How an answer is held to its schema: OpenAI's strict form, a plain JSON Schema (vLLM), any object, or not."""
+    structured: Literal["strict", "schema", "grounded", "object", "text"]
+    """How an answer is held to its schema: OpenAI's strict form, a plain JSON Schema (vLLM), that with values that the
+    document prints (vLLM), any object, or not."""
     prompt_price: Annotated[float, Field(ge=0)]
     """Money for a million prompt tokens."""
     completion_price: Annotated[float, Field(ge=0)]
@@ -62,14 +63,16 @@ class Endpoint(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question. schema: JSON Schema of the answer, or None.  identity: what decides the answer, for the cache; ""
-    takes the whole body.  check: why the text of an answer will not do, or None."""
+    """One question. schema: JSON Schema of the answer, or None.  grammar: what `grounded` allows (EBNF), in place of
+    the schema.  identity: what decides the answer, for the cache; "" takes the whole body.  check: why the text of an
+    answer will not do, or None."""
 
     messages: tuple[dict[str, str], ...]
     schema: dict[str, Any] | None
     max_tokens: int
     temperature: float = 0.0
     seed: int | None = None
+    grammar: str = ""
     identity: str = ""
     check: Callable[[str], str | None] | None = None
 

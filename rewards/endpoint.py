@@ -130,7 +130,9 @@ class Client:
         if request.seed is not None:
             body["seed"] = request.seed
         kind = self.endpoint.structured
-        if request.schema is not None and kind in ("strict", "schema"):
+        if request.grammar and kind == "grounded":
+            body["structured_outputs"] = {"grammar": request.grammar}
+        elif request.schema is not None and kind in ("strict", "schema", "grounded"):
             schema = strict_schema(request.schema) if kind == "strict" else request.schema
             named = {"name": "answer", "schema": schema, "strict": kind == "strict"}
             body["response_format"] = {"type": "json_schema", "json_schema": named}

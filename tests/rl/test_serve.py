@@ -20,7 +20,10 @@ import pytest
 
 from envs import synthetic
 from envs.documents import read_traces, write_documents
+from envs.teachers import Job, Labelled, OpenaiTeacher, ask_endpoint
 from launch.cli import run
+from rewards.chat import Endpoint
+from rewards.endpoint import Client
 from rewards.pool import RewardPool
 from rewards.rubric import Rubric
 from rewards.task import load_task
@@ -119,6 +122,30 @@ def test_teacher(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         again["cached"] == again["labelled"] == result["labelled"]
         and read_traces(out, max_bad=0, quarantine=None) == traces
     )
+
+
+def test_grounded_answers(url: str, tmp_path: Path) -> None:
+    """A page of a layout that the starter does not know, where it would invent: every name is words of the page."""
+    page = synthetic.draw("receipt", 11, 3, "unseen", 0.5)
+    teacher = OpenaiTeacher(
+        kind="openai",
+        endpoint=Endpoint.model_validate(
+            settings(url) | {"model": "starter", "structured": "grounded", "timeout_s": 400.0}
+        ),
+        temperature=1.0,
+        max_tokens=500,
+        seed=0,
+        schema_in_prompt=False,
+    )
+    task = load_task("receipt")
+    jobs = [Job(page, sample) for sample in range(4)]
+    outcomes = list(ask_endpoint(teacher, Client(teacher.endpoint, "teacher.endpoint"), task, jobs))
+    answers = [json.loads(outcome.completion) for outcome in outcomes if isinstance(outcome, Labelled)]
+    assert answers, outcomes
+    printed = " ".join(page.text.split())
+    for answer in answers:
+        for name in (answer["vendor"], *(item["name"] for item in answer["items"])):
+            assert name is None or all(word in printed for word in name.split()), (name, printed)
 
 
 def test_judge(url: str) -> None:

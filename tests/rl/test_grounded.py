@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 from xgrammar import CompiledGrammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
 
+from envs.grounded_grammar import grounded_grammar
 from rewards.document import Document, read
 from rewards.parse import Attempt, parse
 from rewards.task import load_task, task_from_dict
-from rl.constraint import constraint, grounded_grammar
+from rl.constraint import constraint
 from rl.sampler import Sampler
 from tests.rl.test_sampler import sampler_config
 
