@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import jsonschema_rs
@@ -126,7 +127,7 @@ def ask_endpoint(config: OpenaiTeacher, client: Client, task: Task, jobs: Sequen
             max_tokens=config.max_tokens,
             temperature=config.temperature,
             seed=config.seed + job.sample,
-            grammar=grounded_grammar(task, job.document.text) if config.endpoint.structured == "grounded" else "",
+            grammar=partial(grounded_grammar, task, job.document.text),
             check=check,
         )
         for job in jobs

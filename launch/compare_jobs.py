@@ -111,7 +111,7 @@ def _plan(
         )
         _write(place, key, before=trained, evaluate=evaluation.model_dump(mode="json"))
         plans[key] = place
-    return Job(method or STARTER, documents, seed, place, key, trained or place)
+    return Job(method or STARTER, documents, seed, plans[key], key, trained or plans[key])
 
 
 def _policy(
@@ -138,7 +138,7 @@ def _policy(
         train = train.model_copy(update={"run": run_settings})
         _write(place, key, before=before, train=train.model_dump(mode="json"))
         plans[key] = place
-    return key, place
+    return key, plans[key]
 
 
 def _hash(decides: list[Any]) -> str:

@@ -118,6 +118,7 @@ def evaluate(source: Path, target: Path) -> None:
 
 def main(args: list[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if args[:1] == ["--evaluate"]:
         evaluate(Path(args[1]), Path(args[2]))
         return 0

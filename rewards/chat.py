@@ -63,16 +63,16 @@ class Endpoint(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question. schema: JSON Schema of the answer, or None.  grammar: what `grounded` allows (EBNF), in place of
-    the schema.  identity: what decides the answer, for the cache; "" takes the whole body.  check: why the text of an
-    answer will not do, or None."""
+    """One question. schema: JSON Schema of the answer, or None.  grammar: makes what `grounded` allows (EBNF), in
+    place of the schema.  identity: what decides the answer, for the cache; "" takes the whole body.  check: why the
+    text of an answer will not do, or None."""
 
     messages: tuple[dict[str, str], ...]
     schema: dict[str, Any] | None
     max_tokens: int
     temperature: float = 0.0
     seed: int | None = None
-    grammar: str = ""
+    grammar: Callable[[], str] | None = None
     identity: str = ""
     check: Callable[[str], str | None] | None = None
 

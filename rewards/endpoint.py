@@ -130,8 +130,8 @@ class Client:
         if request.seed is not None:
             body["seed"] = request.seed
         kind = self.endpoint.structured
-        if request.grammar and kind == "grounded":
-            body["structured_outputs"] = {"grammar": request.grammar}
+        if request.grammar is not None and kind == "grounded":
+            body["structured_outputs"] = {"grammar": request.grammar()}
         elif request.schema is not None and kind in ("strict", "schema", "grounded"):
             schema = strict_schema(request.schema) if kind == "strict" else request.schema
             named = {"name": "answer", "schema": schema, "strict": kind == "strict"}
@@ -155,18 +155,20 @@ class Client:
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         sent = json.dumps(body).encode()
-        unknown = self._price(tokens_of(sent), 0)  # what a request without an answer may have cost
+        # A grammar is no token of the prompt.
+        read = json.dumps({key: value for key, value in body.items() if key != "structured_outputs"}).encode()
+        unknown = self._price(tokens_of(read), 0)  # what a request without an answer may have cost
         try:
             reply = post(self._target, "/chat/completions", sent, headers, self.endpoint.timeout_s)
         except TransportFault as fault:
-            cost, tokens = (unknown, tokens_of(sent)) if fault.sent else (0.0, 0)
+            cost, tokens = (unknown, tokens_of(read)) if fault.sent else (0.0, 0)
             return Trouble("timeout" if fault.timeout else "connection", self._clean(str(fault)), 0.0, cost, tokens)
         if reply.status != 200:
             return self._refusal(reply)
         found = read_reply(reply.body)
         if isinstance(found, str):
-            return Trouble("malformed", self._clean(found), 0.0, unknown, tokens_of(sent))
-        prompt, completion = self._usage(found.usage, len(sent), len(found.text.encode("utf-8", "replace")), request)
+            return Trouble("malformed", self._clean(found), 0.0, unknown, tokens_of(read))
+        prompt, completion = self._usage(found.usage, len(read), len(found.text.encode("utf-8", "replace")), request)
         cost = self._price(prompt, completion)
         why: str | None = None
         kind: Kind = "content"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from envs.grounded_grammar import grounded_grammar
@@ -23,4 +24,5 @@ def constraint(
     if structured == "schema":
         return lambda _: schema
     texts = {document.id: document.text for document in documents}
-    return lambda document_id: {"grammar": grounded_grammar(task, texts[document_id])}
+    grammar = lru_cache(maxsize=1_000)(lambda document_id: grounded_grammar(task, texts[document_id]))
+    return lambda document_id: {"grammar": grammar(document_id)}

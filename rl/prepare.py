@@ -123,6 +123,11 @@ def join(parts: Split, extra: Sequence[Document]) -> Split:
     held_out = {document.group for document in parts.test}
     leaking = {pair.first.id for pair in near_duplicates(extra, parts.test)} if parts.test else set()
     kept = [document for document in extra if document.group not in held_out and document.id not in leaking]
+    known = {document.id for document in (*parts.train, *parts.test)}
+    for document in extra:
+        if document.id in known:
+            raise DataError(f"docs.extra: two documents have the id {document.id}; make ids differ over all files")
+        known.add(document.id)
     if len(kept) < len(extra):
         log.warning("docs.extra: left out %d of %d documents of held-out groups", len(extra) - len(kept), len(extra))
     return Split((*parts.train, *kept), parts.test)
