@@ -220,6 +220,20 @@ def test_body_is_what_the_endpoint_takes() -> None:
     assert plain_object["response_format"] == {"type": "json_object"} and "response_format" not in text
 
 
+def test_a_grammar_takes_the_place_of_the_schema_and_is_no_token_of_the_prompt() -> None:
+    grammar = "root ::= " + '"x" | ' * 50_000 + '"y"'
+    with serving(good) as stub:
+        asking = client(stub.url, structured="grounded")
+        assert isinstance(asking.complete(ask(grammar=lambda: grammar)), Answer)
+        assert asking.counts["usage_doubted"] == 0
+        asking.complete(ask("no document"))  # a judge's question: its schema stays
+        client(stub.url, structured="schema").complete(ask(grammar=lambda: 1 / 0))
+    grounded, schema, other = stub.bodies
+    assert grounded["structured_outputs"] == {"grammar": grammar} and "response_format" not in grounded
+    assert schema["response_format"]["json_schema"]["strict"] is False and "structured_outputs" not in schema
+    assert "structured_outputs" not in other
+
+
 def test_strict_schema() -> None:
     leaf = {"enum": ["x"], "type": "string"}
     schema = {
