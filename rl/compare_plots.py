@@ -98,7 +98,7 @@ def _cost(path: Path, summary: Mapping[str, Any], colors: Mapping[str, str]) -> 
     ends = [end for _, e in points for end in e[metric]["ci95"]] + [e[metric]["value"] for e in lines]
     axis.set_ylim(min(ends) - 0.02, max(ends) + 0.02)
     what = "cost of labels, teacher and training (prices in config.json)" if money else "training, minutes"
-    axis.set_xlabel(f"{what}; rows of one cost stand side by side")
+    axis.set_xlabel(f"{what};\nrows of one cost stand side by side")
     axis.set_ylabel(metric)
     axis.set_title(f"{metric} on the test documents against cost", loc="left", fontsize=11, fontweight="bold")
     axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

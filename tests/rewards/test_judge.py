@@ -24,7 +24,7 @@ from rewards.normalize import plain
 from rewards.pool import RewardPool
 from rewards.rubric import Rubric, RubricScore
 from rewards.score import scored
-from rewards.task import TASK_FOLDER, Task, task_from_dict
+from rewards.task import TASK_FOLDER, Task, _Loader, task_from_dict
 from tests.endpoint_stub import Behaviour, serving, settings
 from tests.rewards.injections import MASTER_KEYS, TEXTS, in_document, in_value
 
@@ -46,7 +46,7 @@ def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_task(url: str, weight: float = WEIGHT, judge: dict[str, Any] | None = None, **endpoint: Any) -> Task:
-    raw = yaml.safe_load((TASK_FOLDER / "receipt.yaml").read_text())
+    raw = yaml.load((TASK_FOLDER / "receipt.yaml").read_text(), _Loader)
     raw["schema"]["properties"]["purpose"] = {"type": ["string", "null"], "maxLength": 2000}
     raw["fields"]["purpose"] = {"kind": "text", "weight": 0}
     raw["rubric"]["rewards"]["judge"] = weight
@@ -314,7 +314,7 @@ def test_master_keys_raise_no_total(key: str) -> None:
 )
 def test_a_task_file_with_a_faulty_judge(change: dict[str, Any], says: str) -> None:
     task = make_task("http://127.0.0.1:1/v1")
-    raw = yaml.safe_load((TASK_FOLDER / "receipt.yaml").read_text())
+    raw = yaml.load((TASK_FOLDER / "receipt.yaml").read_text(), _Loader)
     raw |= {"schema": task.schema, "judge": json.loads(task.judge.model_dump_json())}  # type: ignore[union-attr]
     raw["fields"]["purpose"] = {"kind": "text", "weight": 0}
     raw["rubric"]["rewards"]["judge"] = WEIGHT
