@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import jsonschema_rs
@@ -22,7 +23,8 @@ MAX_PIECES = 4_000
 LARGEST = 10**15
 """No number of an answer is as large (rewards/parse.py)."""
 _PIECE = re.compile(r"(\s*)(\w+|[^\w\s])")
-_SHORT = 6  # pieces of a text with a pattern: INV-2024/17 has five
+SHORT = 6
+"""Pieces, at most, of a text with a pattern: INV-2024/17 has five."""
 
 
 def grounded_grammar(task: Task, text: str) -> str:
@@ -49,26 +51,32 @@ def grounded_grammar(task: Task, text: str) -> str:
         assert isinstance(leaf, dict)
         validator = jsonschema_rs.validator_for({**leaf, "$defs": schema.get("$defs", {})})
         if field.kind not in ("text", "code"):
-            rule, values = f"printed_{number}", sorted(set(_printed(field, index, leaf, validator)))
+            rule, lines = _one_of(f"printed_{number}", _printed(field, index, leaf, validator))
         elif "pattern" in leaf or "format" in leaf:
-            rule, values = f"printed_{number}", sorted({json.dumps(t) for t in _texts(pieces) if validator.is_valid(t)})
+            fitting = (json.dumps(short) for short in _texts(pieces) if validator.is_valid(short))
+            rule, lines = _one_of(f"printed_{number}", fitting)
         else:
-            rule, values = "text", ['"'] if 0 < len(pieces) <= MAX_PIECES and validator.is_valid("a word") else []
-        if values:
+            free = len(pieces) > MAX_PIECES or not validator.is_valid("a word")
+            rule, lines = "text", [] if free else _spans(pieces)
+        if lines:
             null = [{"type": "null"}] if validator.is_valid(None) else []
             leaf.clear()
             leaf["anyOf"] = [{"const": f"<{rule}>"}, *null]
-            rules[rule] = values
+            rules[rule] = lines
     try:
         grammar = str(Grammar.from_json_schema(json.dumps(schema)))
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(f"structured=grounded: xgrammar refuses the schema of {task.name}: {reason}") from error
-    lines = [grammar]
-    for rule, values in rules.items():
-        lines[0] = lines[0].replace(_literal(json.dumps(f"<{rule}>")), rule)
-        lines += [f"{rule} ::= {' | '.join(map(_literal, values))}"] if rule != "text" else _spans(pieces)
-    return "\n".join(lines) + "\n"
+    for rule in rules:
+        grammar = grammar.replace(_literal(json.dumps(f"<{rule}>")), rule)
+    return "\n".join([grammar, *chain.from_iterable(rules.values())]) + "\n"
+
+
+def _one_of(rule: str, values: Iterable[str]) -> tuple[str, list[str]]:
+    """The rule's name, and its line; no line where there is no value."""
+    literals = [_literal(value) for value in sorted(set(values))]
+    return rule, [f"{rule} ::= {' | '.join(literals)}"] if literals else []
 
 
 def _printed(field: FieldSpec, index: DocumentIndex, leaf: dict[str, Any], validator: Any) -> Iterator[str]:
@@ -79,7 +87,7 @@ def _printed(field: FieldSpec, index: DocumentIndex, leaf: dict[str, Any], valid
                 if validator.is_valid(day.isoformat()):
                     yield json.dumps(day.isoformat())
         return
-    whole = leaf.get("type") == "integer" or "integer" in leaf.get("type", ())
+    whole = "integer" in leaf.get("type", ())
     for value in {value for number in index.numbers for value in (number.value, *number.factors)}:
         if abs(value) >= LARGEST:
             continue
@@ -101,23 +109,25 @@ def _texts(pieces: list[tuple[bool, str]]) -> Iterator[str]:
     """Every text of a few pieces, as printed."""
     for start in range(len(pieces)):
         text = ""
-        for gap, piece in pieces[start : start + _SHORT]:
+        for gap, piece in pieces[start : start + SHORT]:
             text += (" " if gap and text else "") + piece
             yield text
 
 
-def _spans(pieces: list[tuple[bool, str]]) -> Iterator[str]:
+def _spans(pieces: list[tuple[bool, str]]) -> list[str]:
     """Rules for `text`: words and marks, as many as one likes, in their order and as printed. White space is one space,
     and a mark beside it may be left out. A piece has two ways on: the grammar grows with the document, not its square.
     """
-    yield f'text ::= "\\"" ({" | ".join(f"text_{i}" for i in range(len(pieces)))}) "\\""'
+    if not pieces:
+        return []
+    lines = [f'text ::= "\\"" ({" | ".join(f"text_{i}" for i in range(len(pieces)))}) "\\""']
     for i, (_, piece) in enumerate(pieces):
         on = [f"{_literal(' ')} text_{i + 1}" if pieces[i + 1][0] else f"text_{i + 1}"] if i + 1 < len(pieces) else []
         if i + 2 < len(pieces) and not pieces[i + 1][1][0].isalnum() and (pieces[i + 1][0] or pieces[i + 2][0]):
             on.append(f"{_literal(' ')} text_{i + 2}")
-        yield f"text_{i} ::= {_literal(json.dumps(piece, ensure_ascii=False)[1:-1])}" + (
-            f" ({' | '.join(on)})?" if on else ""
-        )
+        inside = _literal(json.dumps(piece, ensure_ascii=False)[1:-1])  # of a JSON string
+        lines.append(f"text_{i} ::= {inside}" + (f" ({' | '.join(on)})?" if on else ""))
+    return lines
 
 
 def _literal(text: str) -> str:

@@ -156,19 +156,19 @@ class Client:
             headers["Authorization"] = f"Bearer {self._key}"
         sent = json.dumps(body).encode()
         # A grammar is no token of the prompt.
-        read = json.dumps({key: value for key, value in body.items() if key != "structured_outputs"}).encode()
-        unknown = self._price(tokens_of(read), 0)  # what a request without an answer may have cost
+        counted = json.dumps({key: value for key, value in body.items() if key != "structured_outputs"}).encode()
+        unknown = self._price(tokens_of(counted), 0)  # what a request without an answer may have cost
         try:
             reply = post(self._target, "/chat/completions", sent, headers, self.endpoint.timeout_s)
         except TransportFault as fault:
-            cost, tokens = (unknown, tokens_of(read)) if fault.sent else (0.0, 0)
+            cost, tokens = (unknown, tokens_of(counted)) if fault.sent else (0.0, 0)
             return Trouble("timeout" if fault.timeout else "connection", self._clean(str(fault)), 0.0, cost, tokens)
         if reply.status != 200:
             return self._refusal(reply)
         found = read_reply(reply.body)
         if isinstance(found, str):
-            return Trouble("malformed", self._clean(found), 0.0, unknown, tokens_of(read))
-        prompt, completion = self._usage(found.usage, len(read), len(found.text.encode("utf-8", "replace")), request)
+            return Trouble("malformed", self._clean(found), 0.0, unknown, tokens_of(counted))
+        prompt, completion = self._usage(found.usage, len(counted), len(found.text.encode("utf-8", "replace")), request)
         cost = self._price(prompt, completion)
         why: str | None = None
         kind: Kind = "content"

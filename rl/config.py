@@ -278,8 +278,8 @@ class SamplerConfig(Strict):
     logprob_gap_max: Positive
     """Nats; a larger mean |log-probability gap| between sampler and trainer stops the run."""
     structured: Literal["text", "schema", "grounded"]
-    """schema: only tokens that keep to the task's JSON Schema; grounded: and texts and codes (by their kind) that are
-    words of the document, in their order; text: any token."""
+    """schema: only tokens that keep to the task's JSON Schema; grounded: and only values that the document prints
+    (envs/grounded_grammar.py); text: any token."""
     drafting: DraftingConfig | None
     """null drafts nothing."""
 
