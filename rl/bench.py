@@ -20,7 +20,7 @@ from rl.bench_update import STARTER
 
 RESULTS = STARTER.parent / "bench"
 CHECKPOINTED = 2048
-"""Distinct tokens of a group from which on checkpointing=auto means true: there its memory is worth its time."""
+"""Distinct tokens of a group from which on checkpointing=auto means products: there its memory is worth its time."""
 
 SETTINGS: dict[str, tuple[Any, str]] = {
     "model": (str(STARTER), "a model folder"),
@@ -32,7 +32,10 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "threads": (2, "torch threads"),
     "tokens-per-batch": (1024, "token budget of our micro-batches, which hold a group at least, and of the limit's"),
     "attention": ("shared_prefix", "shared_prefix or plain, of our side"),
-    "checkpointing": ("auto", "gradient checkpointing on our side; TRL has it by default: true, false or auto"),
+    "checkpointing": (
+        "auto",
+        "gradient checkpointing on our side (TRL has it by default): true, products, false, auto",
+    ),
     "task": ("receipt", "whose prompt and rubric"),
     "seed": (0, "of tokens and documents"),
 }
@@ -149,11 +152,12 @@ def read_settings(name: str, args: Sequence[str], known: Mapping[str, tuple[Any,
         if isinstance(value, int) and value < (0 if key == "seed" else 1):
             raise ConfigError(f"--{key.replace('_', '-')} {value}: must be at least 1")
     if "checkpointing" in settings:
-        if settings["checkpointing"] not in ("auto", "true", "false"):
-            raise ConfigError(f"--checkpointing {settings['checkpointing']}: must be true, false or auto")
         tokens = settings["prompt"] + settings["group"] * settings["completion"]
-        auto = tokens > CHECKPOINTED
-        settings["checkpointing"] = auto if settings["checkpointing"] == "auto" else settings["checkpointing"] == "true"
+        auto = "products" if tokens > CHECKPOINTED else False
+        kinds = {"auto": auto, "true": True, "products": "products", "false": False}
+        if settings["checkpointing"] not in kinds:
+            raise ConfigError(f"--checkpointing {settings['checkpointing']}: must be true, products, false or auto")
+        settings["checkpointing"] = kinds[settings["checkpointing"]]
     return settings
 
 

@@ -127,7 +127,9 @@ class ModelConfig(Strict):
     """shared_prefix computes the prompt once for its group; plain is the model's own forward."""
     max_positions: Annotated[int, Field(ge=32)]
     """Longest prompt plus completion, in tokens; a document that does not fit is left out, named and counted."""
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool | Literal["products"]
+    """What a layer computes again in the backward, for less memory: nothing (false), all but its attention (true), all
+    but its attention and its matrix products (products: less memory saved, less time lost)."""
     schema_in_prompt: bool
     """Append the task's JSON Schema to the prompt, for models that were not trained on the task."""
 

@@ -23,6 +23,7 @@ from rl.token_logprobs import token_logprobs
 logger = logging.getLogger(__name__)
 
 Dtype = Literal["float32", "bfloat16"]
+Checkpointing = bool | Literal["products"]
 
 MIN_TOKEN_RATIO = 1.3
 """Below it the shared prefix saves less than its attention costs."""
@@ -162,14 +163,15 @@ def load_policy(
     path: str | Path,
     dtype: Dtype,
     attention: Attention,
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: Checkpointing = False,
     adapters: LoraConfig | None = None,
     seed: int = 0,
 ) -> Policy:
     """Load a causal language model by folder or hub name, with float32 master weights.
 
     `dtype` "bfloat16" computes under bf16 autocast. Gradient checkpointing computes the layers again in the backward,
-    but not their attention: with long prompts that is most of the time, and its outputs are little of the memory.
+    but not their attention (`products`: nor their matrix products): with long prompts that is most of the time, and its
+    outputs are little of the memory.
     Dropout is turned off: the policy must give the probabilities that it sampled with. With `adapters` only they train,
     drawn from `seed`. Raises ConfigError where there is no such model, or no such module for the adapters.
     """
@@ -187,25 +189,32 @@ def load_policy(
     lora.adapt(causal_lm, adapters, seed)
     causal_lm.train()
     if gradient_checkpointing:
-        causal_lm.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": keep_attention})
+        enable_checkpointing(causal_lm, gradient_checkpointing)
     return Policy(PolicyModel(causal_lm, dtype), tokenizer, dtype, attention)
 
 
-def keep_attention() -> Any:
-    """For torch.utils.checkpoint: what attention kernels gave is kept, everything else is computed again."""
-    aten = torch.ops.aten
-    kept = {
-        torch.ops.offramp.prefix_attention.default,
-        aten._scaled_dot_product_flash_attention_for_cpu.default,
-        aten._scaled_dot_product_flash_attention.default,
-        aten._scaled_dot_product_efficient_attention.default,
-        aten._scaled_dot_product_cudnn_attention.default,
-    }
+_ATEN = torch.ops.aten
+_ATTENTION = {
+    torch.ops.offramp.prefix_attention.default,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
+    _ATEN._scaled_dot_product_flash_attention.default,
+    _ATEN._scaled_dot_product_efficient_attention.default,
+    _ATEN._scaled_dot_product_cudnn_attention.default,
+}
+_PRODUCTS = {_ATEN.mm.default, _ATEN.addmm.default}
+
+
+def enable_checkpointing(causal_lm: PreTrainedModel, checkpointing: Literal[True, "products"]) -> None:
+    """Keep of each layer what its attention gave, and its matrix products if asked for; the rest is computed again."""
+    kept = _ATTENTION | _PRODUCTS if checkpointing == "products" else _ATTENTION
 
     def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         return CheckpointPolicy.MUST_SAVE if operation in kept else CheckpointPolicy.PREFER_RECOMPUTE
 
-    return create_selective_checkpoint_contexts(policy)  # type: ignore[no-untyped-call]
+    def contexts() -> Any:
+        return create_selective_checkpoint_contexts(policy)  # type: ignore[no-untyped-call]
+
+    causal_lm.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
 
 
 def plain_rows(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -29,10 +29,10 @@ def test_settings_come_as_flags_or_as_keys() -> None:
 def test_large_groups_are_checkpointed() -> None:
     assert bench.read_settings("update", [], bench.SETTINGS)["checkpointing"] is False
     large = ["--prompt", "2000", "--completion", "150", "--group", "16"]
-    assert bench.read_settings("update", large, bench.SETTINGS)["checkpointing"] is True
+    assert bench.read_settings("update", large, bench.SETTINGS)["checkpointing"] == "products"
     told = [*large, "--checkpointing", "false"]
     assert bench.read_settings("update", told, bench.SETTINGS)["checkpointing"] is False
-    with pytest.raises(ConfigError, match="--checkpointing yes: must be true, false or auto"):
+    with pytest.raises(ConfigError, match="--checkpointing yes: must be true, products, false or auto"):
         bench.read_settings("update", ["--checkpointing", "yes"], bench.SETTINGS)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 import rl.token_logprobs
 from rewards.errors import ConfigError
 from rl.batching import make_batch
-from rl.policy import load_policy
+from rl.policy import Checkpointing, load_policy
 from rl.rollouts import Group, Rollout
 from rl.token_logprobs import token_logprobs
 
@@ -120,15 +120,17 @@ def test_checkpointing_computes_the_layers_again_but_not_their_attention(tiny_mo
 
     rollouts = tuple(Rollout("a", ids, (-1.0,) * 3, "", "stop", 0, 0) for ids in ((20, 21, 2), (30, 31, 2)))
     batch = make_batch([Group("a", tuple(range(3, 30)), rollouts)], torch.zeros(1, 2))
-    calls = {}
-    for checkpointing in (False, True):
+    calls: dict[Checkpointing, dict[str, int]] = {}
+    kinds: tuple[Checkpointing, ...] = (False, "products", True)
+    for checkpointing in kinds:
         policy = load_policy(tiny_model_dir, "float32", "shared_prefix", checkpointing)
         policy.logprobs(batch)  # the check at first use
         with Count() as count:
             torch.autograd.backward(policy.logprobs(batch).sum())
         calls[checkpointing] = count.calls
-    assert calls[True]["prefix_attention"] == calls[False]["prefix_attention"] > 0
-    assert calls[True]["mm"] > calls[False]["mm"]
+    assert len({count["prefix_attention"] for count in calls.values()}) == 1
+    assert calls[True]["mm"] > calls["products"]["mm"] == calls[False]["mm"]
+    assert calls["products"]["silu"] > calls[False]["silu"]
 
 
 def test_sampler_gets_the_checkpoint_s_names_without_the_tied_head(tiny_model_dir: Path) -> None:

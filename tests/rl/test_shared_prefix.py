@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 import rl.prefix_attention
 from rewards.errors import ConfigError
 from rl.batching import Batch, make_batch
-from rl.policy import Policy, PolicyModel, keep_attention, load_policy
+from rl.policy import Checkpointing, Policy, PolicyModel, enable_checkpointing, load_policy
 from rl.prefix_attention import Rules, tiled_attention
 from rl.prefix_flex import flexible_attention
 from rl.prefix_layout import GroupSpan, PrefixLayout, make_layout
@@ -169,14 +169,14 @@ def gradients(
         ("Granite", {"logits_scaling": 4.0}),
     ],
 )
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, "products"])
 def test_models_give_the_plain_forward_s_values_and_gradients(
-    family: str, changes: dict[str, Any], checkpointing: bool
+    family: str, changes: dict[str, Any], checkpointing: Checkpointing
 ) -> None:
     model = tiny_model(family, **changes)
     model.train()
     if checkpointing:
-        model.causal_lm.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": keep_attention})
+        enable_checkpointing(model.causal_lm, checkpointing)
     groups = random_groups()
     batch = make_batch(groups, torch.zeros(3, 4))
     ours_T, our_gradients = gradients(model, batch, "shared_prefix", temperature=0.8)
