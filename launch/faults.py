@@ -166,6 +166,12 @@ def choice_fault(key: str, value: object, allowed: Sequence[str]) -> str:
     return f"{key}={show(value)}: not a choice; {hint}allowed: {', '.join(allowed)}"
 
 
+def _choices(expected: object) -> list[str]:
+    """What pydantic would have taken, as YAML writes it."""
+    found = re.findall(r"'([^']*)'|\b(True|False)\b", str(expected))
+    return [text or truth.lower() for text, truth in found]
+
+
 def validation_faults(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One line for each fault that pydantic found, in the order of the configuration."""
     known = known_keys(model)
@@ -179,12 +185,10 @@ def validation_faults(error: ValidationError, model: type[BaseModel]) -> list[st
         elif kind == "missing":
             lines.append(f"{key}: missing key; add it{about}")
         elif kind == "literal_error":
-            lines.append(choice_fault(key, value, re.findall(r"'([^']*)'", str(context.get("expected", "")))))
+            lines.append(choice_fault(key, value, _choices(context.get("expected"))))
         elif kind == "union_tag_invalid":
             tag = context.get("tag")
-            lines.append(
-                choice_fault(f"{key}.kind", tag, re.findall(r"'([^']*)'", str(context.get("expected_tags", ""))))
-            )
+            lines.append(choice_fault(f"{key}.kind", tag, _choices(context.get("expected_tags"))))
         elif kind == "union_tag_not_found":
             lines.append(f"{key}.kind: missing key; choose one of {', '.join(_tags(model, key))}, as {key}=CHOICE")
         elif kind in _BOUNDS:

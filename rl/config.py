@@ -127,7 +127,7 @@ class ModelConfig(Strict):
     """shared_prefix computes the prompt once for its group; plain is the model's own forward."""
     max_positions: Annotated[int, Field(ge=32)]
     """Longest prompt plus completion, in tokens; a document that does not fit is left out, named and counted."""
-    gradient_checkpointing: bool | Literal["products"]
+    gradient_checkpointing: Literal[True, False, "products"]
     """What a layer computes again in the backward, for less memory: nothing (false), all but its attention (true), all
     but its attention and its matrix products (products: less memory saved, less time lost)."""
     schema_in_prompt: bool

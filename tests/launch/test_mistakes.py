@@ -60,6 +60,11 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
     ("train method=grop", CONFIG, ["method=grop", "did you mean grpo", "rloo"]),
     ("train experiment=smok", CONFIG, ["experiment=smok", "did you mean smoke"]),
     ("train model=startr", CONFIG, ["model=startr", "did you mean starter"]),
+    (
+        "train model.gradient_checkpointing=product",
+        CONFIG,
+        ["model.gradient_checkpointing=product:", "did you mean products? allowed: true, false, products"],
+    ),
     ("train run.steps=many", CONFIG, ["run.steps=many", "a whole number"]),
     ("train run.steps=1.5", CONFIG, ["run.steps=1.5", "a whole number"]),
     ("train run.steps", CONFIG, ["run.steps", "run.steps=VALUE"]),
