@@ -305,9 +305,13 @@ def verdict(
     parts.append(f"{cost.get('seconds_training', 0) / 60:.1f} minutes of training")
     clauses.append(f"at {', '.join(parts)} ({money(cost, prices):.2f} {prices.currency})")
     sentence = ", ".join(clauses)
-    rivals = [row for row in order[1:] if row.name != winner.name]
-    others = [*rivals, *(row for row in rows if row is baseline or row.name == teacher)]
-    deltas = {row.name: d for row in others if row is not winner and (d := against(row)) is not None}
+    # Of each other method its best size; of the winner's own method its other sizes, told by their number.
+    others: dict[str, Row] = {}
+    for row in order[1:]:
+        others.setdefault(_title(row) if row.name == winner.name else row.name, row)
+    rivals = [row for row in others.values() if row.name != winner.name]
+    others |= {row.name: row for row in rows if row is not winner and (row is baseline or row.name == teacher)}
+    deltas = {name: delta for name, row in others.items() if (delta := against(row)) is not None}
     facts["ties"] = ties = [name for name, delta in deltas.items() if _straddles(delta)]
     if deltas:
         sentence += (

@@ -152,6 +152,19 @@ def test_the_sentence_says_when_the_data_cannot_tell() -> None:
         compare.verdict([starter], "header_exact", starter, **options)  # type: ignore[arg-type]
 
 
+def test_a_method_of_several_sizes_stands_for_itself_by_its_best() -> None:
+    starter = row("starter", measured(2, total=None), None)
+    rows = [row(name, measured(right, total=None), size) for name, size, right in (("sft", 30, 2), ("sft", 100, 9))]
+    rows += [row("distill", measured(right, total=None), size) for size, right in ((30, 2), (100, 10), (300, 9))]
+    sentence, facts = compare.verdict(
+        [starter, *rows[::-1]], "header_exact", starter, resamples=500, prices=PRICES, teacher=None
+    )
+    assert (facts["winner"], facts["documents"], facts["runner_up"]) == ("distill", 100, "sft")
+    # Told from sft on 30 documents, but not from sft on 100; nor from its own 300.
+    assert set(facts["ties"]) == {"sft", "distill on 300 documents"}
+    assert facts["over_runner_up"]["value"] == pytest.approx(1 / 12) and "(next: sft, +0.083" in sentence
+
+
 def test_of_equals_the_cheaper_one_wins() -> None:
     starter = row("starter", measured(2, total=None), None)
     dear, cheap = row("sft", measured(9, total=None), human_labels=99), row("grpo", measured(9, total=None))
