@@ -316,7 +316,7 @@ def arguments(config: TrainConfig, steps: int, longest: int, tune_dir: Path, **m
         "max_grad_norm": config.optim.max_grad_norm,
         "bf16": config.model.dtype == "bfloat16",
         "use_cpu": on_cpu,
-        "gradient_checkpointing": config.model.gradient_checkpointing is not False,  # TRL has one kind of it
+        "gradient_checkpointing": bool(config.model.gradient_checkpointing),  # TRL has one kind of it
         "seed": config.run.seed,
         "data_seed": config.run.seed,
         "logging_steps": 1,

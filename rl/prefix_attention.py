@@ -5,8 +5,10 @@ On a CPU its products, by oneDNN, beat torch's flash kernel; GPUs have rl/prefix
 A group's attention is done head by head, in two parts: all its tokens attend to the prompt, the prompt's own causally,
 and the branches of its tree attend causally to themselves. A tree token's two parts are merged by their log-sum-exp.
 
-Scores stay float32: their factors are bfloat16 numbers held in float32, which oneDNN may multiply as bfloat16 without
-loss.
+Scores stay float32 in the forward: their factors are bfloat16 numbers held in float32, which oneDNN may multiply as
+bfloat16 without loss. In the backward their products are bfloat16, which is twice as fast: what must not be rounded
+before it is small (the log-sum-exp of a row, grad . o) goes into the product, as two columns more. A soft cap needs the
+bare scores there too. On a GPU, one that FlexAttention does not serve, it was never measured.
 
 Shapes: S packed tokens, H query heads, K key heads (H = K x Q), D head dimension, E = D + 2; of a group T tokens, of
 which P are its prompt and C its tree; of its branches B rows of the table of paths and R places in one; of a part L
@@ -65,12 +67,12 @@ def tiled_attention(
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """Query rows, the keys that one of them sees, and which columns of these to hide from which row, if any."""
+    """Query rows, the keys that one of them sees, and which of these to hide from which row."""
 
     rows: slice
     keys: slice
-    hidden: tuple[slice, Tensor] | None
-    """The second is added to the scores of the first."""
+    hidden: list[tuple[slice, Tensor]]
+    """Columns, and what is added to their scores; every row sees the others."""
 
 
 class _TiledAttention(torch.autograd.Function):
@@ -87,14 +89,14 @@ class _TiledAttention(torch.autograd.Function):
         tables = layout.path_NR, layout.choice_C, layout.place_C, layout.position_S
         numbers = [number for span in layout.spans for number in (span.start, span.prompt, span.tree, span.rows)]
         tensors = query_SHD, key_SKD, value_SKD
-        output_SHD, lse_HS = operation(*tensors, *tables, numbers, rules.scale, rules.window, rules.softcap)
-        ctx.save_for_backward(*tensors, output_SHD, lse_HS)
+        given = operation(*tensors, *tables, numbers, rules.scale, rules.window, rules.softcap)
+        ctx.save_for_backward(*tensors, *given)
         ctx.layout, ctx.rules = layout, rules
-        return cast(Tensor, output_SHD)
+        return cast(Tensor, given[0])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query_SHD, key_SKD, value_SKD, output_SHD, lse_HS = ctx.saved_tensors
+        query_SHD, key_SKD, value_SKD, output_SHD, lse_HS, highest_HS = ctx.saved_tensors
         rules, (grad_SHD,) = ctx.rules, grad_outputs
         wide = _wide(query_SHD)
         query_grad, key_grad, value_grad = map(torch.empty_like, (query_SHD, key_SKD, value_SKD))
@@ -108,9 +110,22 @@ class _TiledAttention(torch.autograd.Function):
                         query_TD, grad_TD, output_TD = (
                             tensor[group.tokens, head].contiguous() for tensor in (query_SHD, grad_SHD, output_SHD)
                         )
+                        lse_T = lse_HS[head, group.tokens]
+                        # Powers of 2 go from the probabilities to the gradient, which is exact: logarithms are near 0
+                        # then, where the large probabilities of a row are, and rounded least there.
+                        halvings_T = ((lse_T - highest_HS[head, group.tokens]) * LOG2_E).round()
+                        grad_TD = grad_TD * (-halvings_T).exp2()[:, None].to(grad_TD.dtype)
                         mean_T = (grad_TD.to(wide) * output_TD.to(wide)).sum(-1)
-                        incoming = value_TE, _with_pieces(grad_TD, -mean_T), lse_HS[head, group.tokens]
-                        query_grad_TD = _backward_head(query_TD, key_TD, incoming, totals_TD, group, rules)
+                        query_grad_TD = _backward_head(
+                            query_TD,
+                            key_TD,
+                            value_TE,
+                            _with_pieces(grad_TD, -mean_T),
+                            lse_T - halvings_T / LOG2_E,
+                            totals_TD,
+                            group,
+                            rules,
+                        )
                         query_grad[group.tokens, head] = query_grad_TD.mul_(rules.scale)
                     key_grad[group.tokens, key_head] = totals_TD[0].mul_(rules.scale)
                     value_grad[group.tokens, key_head] = totals_TD[1]
@@ -129,23 +144,24 @@ def _attend(
     scale: float,
     window: int | None,
     softcap: float | None,
-) -> tuple[Tensor, Tensor]:
-    """Output [S, H, D] and log-sum-exp [H, S] of all scores of a row, the latter in float32 or wider."""
-    layout = PrefixLayout(
-        tuple(GroupSpan(*spans[i : i + 4]) for i in range(0, len(spans), 4)), path_NR, choice_C, place_C, position_S
-    )
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output [S, H, D], and of all scores of a row the log-sum-exp and the highest, [H, S], float32 or wider."""
+    groups = tuple(GroupSpan(*spans[i : i + 4]) for i in range(0, len(spans), 4))
+    layout, rules = PrefixLayout(groups, path_NR, choice_C, place_C, position_S), Rules(scale, window, softcap)
+    tokens, heads, _ = query_SHD.shape
     output_SHD = torch.empty_like(query_SHD, memory_format=torch.contiguous_format)
-    lse_HS = query_SHD.new_empty(query_SHD.shape[1::-1], dtype=_wide(query_SHD))
+    lse_HS = query_SHD.new_empty(heads, tokens, dtype=_wide(query_SHD))
+    highest_HS = torch.empty_like(lse_HS)
     with _exact_products(query_SHD):
         for group in _groups(layout, window):
             for key_head in range(key_SKD.shape[1]):
                 key_TD, value_TD = (tensor[group.tokens, key_head].contiguous() for tensor in (key_SKD, value_SKD))
                 for head in _heads_of(key_head, query_SHD, key_SKD):
                     query_TD = query_SHD[group.tokens, head].contiguous()
-                    output_SHD[group.tokens, head], lse_HS[head, group.tokens] = _forward_head(
-                        query_TD, key_TD, value_TD, group, Rules(scale, window, softcap)
-                    )
-    return output_SHD, lse_HS
+                    output_TD, lse_T, highest_T = _forward_head(query_TD, key_TD, value_TD, group, rules)
+                    output_SHD[group.tokens, head] = output_TD
+                    lse_HS[head, group.tokens], highest_HS[head, group.tokens] = lse_T, highest_T
+    return output_SHD, lse_HS, highest_HS
 
 
 operation = torch.library.custom_op(
@@ -153,59 +169,65 @@ operation = torch.library.custom_op(
     _attend,
     mutates_args=(),
     schema="(Tensor query, Tensor key, Tensor value, Tensor path, Tensor choice, Tensor place, Tensor position, "
-    "int[] spans, float scale, int? window, float? softcap) -> (Tensor, Tensor)",
+    "int[] spans, float scale, int? window, float? softcap) -> (Tensor, Tensor, Tensor)",
 )
 """One operation for torch, so that gradient checkpointing can keep what it gave (rl/policy.py)."""
 
 
 def _forward_head(
     query_TD: Tensor, key_TD: Tensor, value_TD: Tensor, group: _Group, rules: Rules
-) -> tuple[Tensor, Tensor]:
-    """Output [T, D] and log-sum-exp [T] of one head, float32 or wider."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_forward`, for both parts of one head: [T, D], [T], [T]."""
     prompt = slice(0, group.prompt)
-    output_TD, lse_T = _forward(query_TD, key_TD[prompt], value_TD[prompt], group.tiles, rules)
+    output_TD, lse_T, highest_T = _forward(query_TD, key_TD[prompt], value_TD[prompt], group.tiles, rules)
     for branches in group.branches:
         query_BRD, key_BRD, value_BRD = map(branches.rows, (query_TD, key_TD, value_TD))
         own = _forward(query_BRD, key_BRD, value_BRD, branches.tiles, rules)
-        own_output, own_lse = map(branches.take, own)
+        own_output, own_lse, own_highest = map(branches.take, own)
         places_C = branches.place_C
         prompt_lse = lse_T[places_C]
         merged_lse = torch.logaddexp(prompt_lse, own_lse)
         share = (prompt_lse - merged_lse).exp_()[:, None]
         output_TD[places_C] = torch.lerp(own_output, output_TD.index_select(0, places_C), share)
         lse_T[places_C] = merged_lse
-    return output_TD, lse_T
+        highest_T[places_C] = torch.maximum(highest_T[places_C], own_highest)
+    return output_TD, lse_T, highest_T
 
 
 def _backward_head(
     query_TD: Tensor,
     key_TD: Tensor,
-    incoming: tuple[Tensor, Tensor, Tensor],
+    value_TE: Tensor,
+    grad_TE: Tensor,
+    lse_T: Tensor,
     totals_TD: tuple[Tensor, Tensor],
     group: _Group,
     rules: Rules,
 ) -> Tensor:
-    """As `_backward`, for all parts of one head: [T, D]."""
-    value_TE, grad_TE, lse_T = incoming
+    """As `_backward`, for both parts of one head: [T, D]."""
     prompt = slice(0, group.prompt)
-    of_prompt = (value_TE[prompt], grad_TE, lse_T), (totals_TD[0][prompt], totals_TD[1][prompt])
-    query_grad_TD = _backward(query_TD, key_TD[prompt], *of_prompt, group.tiles, rules)
+    of_prompt = totals_TD[0][prompt], totals_TD[1][prompt]
+    query_grad_TD = _backward(query_TD, key_TD[prompt], value_TE[prompt], grad_TE, lse_T, of_prompt, group.tiles, rules)
     for branches in group.branches:
-        query_BRD, key_BRD = branches.rows(query_TD), branches.rows(key_TD)
+        query_BRD, key_BRD, value_BRE, lse_BR = map(branches.rows, (query_TD, key_TD, value_TE, lse_T))
         totals_BRD = torch.zeros_like(key_BRD, dtype=lse_T.dtype), torch.zeros_like(key_BRD, dtype=lse_T.dtype)
         # A place gets its gradient in one row of the table; other rows and padding get 0: nothing flows back.
-        own = branches.rows(value_TE), branches.put(grad_TE), branches.rows(lse_T)
-        query_grad_BRD = _backward(query_BRD, key_BRD, own, totals_BRD, branches.tiles, rules)
+        grad_BRE = branches.put(grad_TE)
+        query_grad_BRD = _backward(query_BRD, key_BRD, value_BRE, grad_BRE, lse_BR, totals_BRD, branches.tiles, rules)
         query_grad_TD.index_add_(0, branches.place_C, branches.take(query_grad_BRD))
         for total_TD, total_BRD in zip(totals_TD, totals_BRD, strict=True):
             total_TD.index_add_(0, branches.path_BR.flatten(), total_BRD.flatten(0, 1))
     return query_grad_TD
 
 
-def _forward(query: Tensor, key: Tensor, value: Tensor, tiles: list[_Tile], rules: Rules) -> tuple[Tensor, Tensor]:
-    """Output [..., L, D] and log-sum-exp [..., L], float32 or wider, of query [..., L, D] and key [..., M, D]."""
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, tiles: list[_Tile], rules: Rules
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of query [..., L, D], key and value [..., M, D]: output [..., L, D], and of the scores of a row the log-sum-exp
+    and the highest, [..., L]; float32 or wider."""
     wide_query, wide_key = query.to(_wide(query)), key.to(_wide(query))
     output, lse = torch.empty_like(wide_query), wide_query.new_empty(query.shape[:-1])
+    peak = torch.empty_like(lse)
     memory = _memory(query, key, tiles)
     for tile in tiles:
         rows, keys = tile.rows, tile.keys
@@ -215,14 +237,17 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, tiles: list[_Tile], rule
         total = scores.sum(-1, keepdim=True).clamp_(min=1e-30)
         weighted = memory.narrow(0, *scores.shape).copy_(scores) @ value[..., keys, :]
         torch.div(weighted, total, out=output[..., rows, :])
-        torch.add(total.log_(), highest, alpha=factor / LOG2_E, out=lse[..., rows, None])
-    return output, lse
+        peak[..., rows, None] = highest.mul_(factor / LOG2_E)
+        torch.add(total.log_(), highest, out=lse[..., rows, None])
+    return output, lse, peak
 
 
 def _backward(
     query: Tensor,
     key: Tensor,
-    incoming: tuple[Tensor, Tensor, Tensor],
+    value: Tensor,
+    grad: Tensor,
+    lse: Tensor,
     totals: tuple[Tensor, Tensor],
     tiles: list[_Tile],
     rules: Rules,
@@ -230,12 +255,10 @@ def _backward(
     """Gradient of the query, [..., L, D]; those of key and value, [..., M, D], are added to `totals`. All float32 or
     wider, those of query and key but for the scale.
 
-    `incoming`: the value `_with_ones`, [..., M, E], the output's gradient with -grad . o in pieces, [..., L, E], and
-    the log-sum-exp over all keys, [..., L]. Logarithms of probabilities, and grad . value - grad . o, may be rounded:
-    what is large in them is small in the gradients. (On receipts the gradient in bfloat16 is 2.2 % off the one in
-    float32, with torch's flash kernel 2.5 %.)
+    From query [..., L, D] and key [..., M, D], the value `_with_ones`, [..., M, E], the output's gradient with
+    -grad . o in pieces, [..., L, E], and the log-sum-exp over all keys, [..., L].
     """
-    (value, grad, lse), (key_grad, value_grad) = incoming, totals
+    key_grad, value_grad = totals
     query_grad, memory = torch.empty_like(query, dtype=lse.dtype), _memory(query, key, tiles)
     factor = rules.scale * LOG2_E
     if rules.softcap is None:
@@ -279,8 +302,7 @@ def _scores(wide_query: Tensor, wide_key: Tensor, tile: _Tile, rules: Rules, mem
 
 
 def _hide(scores: Tensor, tile: _Tile) -> None:
-    if tile.hidden is not None:
-        columns, mask = tile.hidden
+    for columns, mask in tile.hidden:
         scores[..., columns].add_(mask)
 
 
@@ -316,8 +338,8 @@ _kept = threading.local()
 
 def _memory(query: Tensor, key: Tensor, tiles: list[_Tile]) -> _Memory:
     """Memory for the tiles; on the CPU that of the tiles before, where it is large enough."""
-    heads, device = math.prod(query.shape[:-2]), query.device
-    elements = heads * key.shape[-2] * max(tile.rows.stop - tile.rows.start for tile in tiles)
+    branches, device = math.prod(query.shape[:-2]), query.device
+    elements = branches * key.shape[-2] * max(tile.rows.stop - tile.rows.start for tile in tiles)
     dtypes = _wide(query), query.dtype
     if device.type != "cpu":
         return _Memory(elements, *dtypes, device)
@@ -364,34 +386,32 @@ class _Group:
 
 def _groups(layout: PrefixLayout, window: int | None) -> Iterator[_Group]:
     longest = layout.path_NR.shape[1]
-    first_row, first_token = 0, 0
+    first_row = 0
     for span in layout.spans:
         position_T = layout.position_S[span.start : span.stop]
         tiles = _tiles(position_T[: span.prompt], span.prompt, 1, window, causal=True)
         tiles += _tiles(position_T[span.prompt :], span.prompt, 1, window, causal=False, first_row=span.prompt)
-        choice_C, place_C = (
-            table[first_token : first_token + span.tree] for table in (layout.choice_C, layout.place_C)
-        )
         size = max(TILE_ELEMENTS[position_T.device.type] // max(longest, 1) ** 2, 1)
         branches = []
         for row in range(first_row, first_row + span.rows, size):
             path_BR = layout.path_NR[row : min(row + size, first_row + span.rows)] - span.start
-            here = (choice_C >= row * longest) & (choice_C < (row + len(path_BR)) * longest)
+            here = (layout.choice_C >= row * longest) & (layout.choice_C < (row + len(path_BR)) * longest)
+            place_C, choice_C = layout.place_C[here] - span.start, layout.choice_C[here] - row * longest
             depth_R = torch.arange(longest, device=position_T.device)
             own_tiles = _tiles(depth_R, longest, len(path_BR), window, causal=True)
-            branches.append(_Branches(path_BR, place_C[here] - span.start, choice_C[here] - row * longest, own_tiles))
+            branches.append(_Branches(path_BR, place_C, choice_C, own_tiles))
         yield _Group(slice(span.start, span.stop), span.prompt, tiles, branches)
-        first_row, first_token = first_row + span.rows, first_token + span.tree
+        first_row += span.rows
 
 
 def _tiles(
-    position_L: Tensor, keys: int, heads: int, window: int | None, causal: bool, first_row: int = 0
+    position_L: Tensor, keys: int, branches: int, window: int | None, causal: bool, first_row: int = 0
 ) -> list[_Tile]:
-    """Of queries at these positions, key 0 being at position 0, `heads` at a time; in fewer rows where a query sees
-    more keys than the one before it (`causal`)."""
+    """Of queries at these positions, key 0 being at position 0, in so many branches at a time; in fewer rows where a
+    query sees more keys than the one before it (`causal`)."""
     device, length = position_L.device, len(position_L)
     most = MAX_CAUSAL_ROWS[device.type] if causal else max(length, 1)
-    size = min(max(TILE_ELEMENTS[device.type] // (heads * keys), MIN_ROWS), most)
+    size = min(max(TILE_ELEMENTS[device.type] // (branches * keys), MIN_ROWS), most)
     tiles = []
     for start in range(0, length, size):
         position = position_L[start : start + size]
@@ -400,13 +420,13 @@ def _tiles(
         last = min(highest + 1, keys)
         if last <= first:  # a window that has moved past all keys: one key, hidden, keeps the shapes
             first, last = keys - 1, keys
-        outside = window is not None and highest - first >= window
-        begin = first if outside else lowest + 1
-        hidden = None
-        if begin < last:
-            distance = position[:, None] - torch.arange(begin, last, device=device)
-            mask = distance < 0 if window is None else (distance < 0) | (distance >= window)
-            hidden = slice(begin - first, last - first), mask * HIDDEN
+        behind = first if window is None else min(max(highest - window + 1, first), last)
+        hidden = []
+        for begin, end in ((first, behind), (max(lowest + 1, behind), last)):
+            if begin < end:
+                distance = position[:, None] - torch.arange(begin, end, device=device)
+                mask = distance < 0 if window is None else (distance < 0) | (distance >= window)
+                hidden.append((slice(begin - first, end - first), mask * HIDDEN))
         rows = slice(first_row + start, first_row + start + len(position))
         tiles.append(_Tile(rows, slice(first, last), hidden))
     return tiles

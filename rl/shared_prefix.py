@@ -72,6 +72,8 @@ def attention(
             raise UnsupportedAttention(f"{type(module).__name__} uses {name}")
     if query.shape[0] != 1:
         raise UnsupportedAttention("a packed sequence is one row")
+    if value.shape[-1] != query.shape[-1]:
+        raise UnsupportedAttention(f"{type(module).__name__} has values of another size than its queries")
     window = kwargs.get("sliding_window") or None
     if window is not None and window > int(prefix_layout.position_S.max()):
         window = None  # no sequence here is longer than it

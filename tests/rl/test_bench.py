@@ -30,8 +30,10 @@ def test_large_groups_are_checkpointed() -> None:
     assert bench.read_settings("update", [], bench.SETTINGS)["checkpointing"] is False
     large = ["--prompt", "2000", "--completion", "150", "--group", "16"]
     assert bench.read_settings("update", large, bench.SETTINGS)["checkpointing"] == "products"
-    told = [*large, "--checkpointing", "false"]
-    assert bench.read_settings("update", told, bench.SETTINGS)["checkpointing"] is False
+    for told, means in (("false", False), ("true", True), ("products", "products")):
+        assert (
+            bench.read_settings("update", [*large, "--checkpointing", told], bench.SETTINGS)["checkpointing"] == means
+        )
     with pytest.raises(ConfigError, match="--checkpointing yes: must be true, products, false or auto"):
         bench.read_settings("update", ["--checkpointing", "yes"], bench.SETTINGS)
 

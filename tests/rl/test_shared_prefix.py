@@ -115,6 +115,28 @@ def test_long_rows_cross_the_tiles() -> None:
         torch.testing.assert_close(ours, expected, atol=5e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("offset", "softcap", "window"), [(0, None, None), (40, None, None), (400, None, 50), (0, 2.0, None)]
+)
+def test_bfloat16_gradients_are_as_exact_as_its_digits(
+    offset: float, softcap: float | None, window: int | None
+) -> None:
+    """Also where all scores of a row are large: what takes them away again is not rounded with them."""
+    generator = torch.Generator().manual_seed(3)
+    branches = [list(range(600, 650)), [*range(600, 620), *range(650, 690)], list(range(690, 740)), [740, 741]]
+    layout, rules = make_layout([GroupSpan(0, 600, 142, 4)], branches), Rules(1 / 8, window, softcap)
+    tensors = [torch.randn(742, heads, 64, generator=generator).bfloat16() for heads in (4, 2, 2)]
+    tensors[0][..., 0], tensors[1][..., 0] = 8.0, offset
+    grad_SHD = torch.randn(742, 4, 64, generator=generator).bfloat16()
+    wide = [tensor.double().requires_grad_() for tensor in tensors]
+    expected = torch.autograd.grad(reference_attention(*wide, layout, rules), wide, grad_SHD.double())
+    narrow = [tensor.requires_grad_() for tensor in tensors]
+    found = torch.autograd.grad(tiled_attention(*narrow, layout, rules), narrow, grad_SHD)
+    for ours, right in zip(found, expected, strict=True):
+        ours, right = ours[..., 1:].double(), right[..., 1:]  # the constant channel's gradients are sums of nothing
+        assert (ours - right).norm() <= 6e-3 * right.norm()
+
+
 def tiny_model(family: str, **changes: Any) -> PolicyModel:
     import transformers
 
