@@ -49,6 +49,9 @@ def compare(args: list[str], as_json: bool) -> dict[str, Any] | None:
     if any(flag in ("-c", "--cfg") for flag in flags):
         print(config.model_dump_json(indent=2))
         return None
+    others = [flag for flag in flags if flag not in ("-m", "--multirun")]  # methods x seeds x documents are its runs
+    if others:
+        raise ConfigError(f"{others[0]}: not for compare, which takes --cfg and --multirun; leave it out")
     return run(config, config_dir)
 
 
@@ -154,7 +157,8 @@ def report_on(config: CompareConfig, folder: Path, data: Mapping[str, Any], jobs
         answers = numbers.recorded_answers(task, test, traces, best=best)
         several = any(len(traces.get(document.id, ())) > 1 for document in test)
         if answers and (several or not best):
-            rows.append(numbers.Row(name, None, (), numbers.measure(task, test, answers)))
+            cost = teacher_cost(config, [d for d in test if d.id in traces], traces)
+            rows.append(numbers.Row(name, None, (), numbers.measure(task, test, answers), cost=cost))
     seen: dict[int | None, frozenset[str]] = {None: frozenset(document.group for document in train)}
     for (method, documents), members in _by_row(done).items():
         measured = [numbers.measure(task, test, read_answers(j.folder / "answers.jsonl")) for j in members]
@@ -166,7 +170,11 @@ def report_on(config: CompareConfig, folder: Path, data: Mapping[str, Any], jobs
             numbers.Row(method, documents, seeds, numbers.combine(measured), tuple(measured), numbers.mean_costs(costs))
         )
     runs = {j.folder.name: j.trained for j in done if j.documents is not None}
-    return report.write(config, folder, data, rows, seen, test, runs)
+    write_whole(folder / "metrics.jsonl", "".join(numbers.metric_lines(runs)))
+    labelled = sum(document.gold is not None for document in train)
+    return report.write(
+        config, folder, {**data, "train": {**data["train"], "labelled": labelled}}, rows, seen, test, runs
+    )
 
 
 def _by_row(done: Mapping[Job, Any]) -> dict[tuple[str, int | None], list[Job]]:
@@ -197,6 +205,17 @@ def trained_on(stage: Path, train: Sequence[Document]) -> Sequence[Document]:
     return at_most(train, docs["train_documents"], docs["split_seed"])
 
 
+def teacher_cost(config: CompareConfig, documents: Sequence[Document], traces: Mapping[str, Any]) -> dict[str, Any]:
+    """Calls and tokens of the teacher for these documents."""
+    calls = numbers.teacher_tokens(documents, traces, config.prices)
+    return {
+        "teacher_calls": calls["teacher_calls"],
+        "teacher_tokens": calls["teacher_tokens"],
+        "teacher_prompt_tokens": round(calls["prompt"]),
+        "teacher_completion_tokens": round(calls["completion"]),
+    }
+
+
 def job_cost(
     config: CompareConfig, j: Job, done: Mapping[Job, Any], train: Sequence[Document], traces: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -219,13 +238,7 @@ def job_cost(
             select = read_documents(docs["test_path"], max_bad=0, quarantine=None)
             cost["human_labels"] += sum(document.gold is not None for document in select)
         if method.get("traces"):
-            calls = numbers.teacher_tokens(trained_on(stage, train), traces, config.prices)
-            cost |= {
-                "teacher_calls": calls["teacher_calls"],
-                "teacher_tokens": calls["teacher_tokens"],
-                "teacher_prompt_tokens": round(calls["prompt"]),
-                "teacher_completion_tokens": round(calls["completion"]),
-            }
+            cost |= teacher_cost(config, trained_on(stage, train), traces)
         memory = (job.finished(stage, plan["key"]) or {}).get("peak_memory_mb", 0.0)
         costs.append(cost | {"peak_memory_mb": memory})
     return numbers.add_costs(costs) | speed

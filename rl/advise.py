@@ -16,6 +16,8 @@ from rl.compare_config import AdviseConfig
 LABELS_FOR_SFT = 30
 """Fewer human labels than that teach no layout that the starter does not know."""
 DOCUMENTS_FOR_GRPO = 100
+ABOUT_THE_SAME = 1.02
+"""Totals within it are one price: quality decides."""
 RULES = ("sft", "distill", "graded_sft", "grpo")
 """Methods that are weighed where nothing was measured."""
 
@@ -42,6 +44,8 @@ class Option:
     """Why it cannot be had, or ""."""
     fresh: bool
     """Whether it asks for labels or a teacher again when layouts change."""
+    measured_on: int | None
+    """Training documents that the quality was measured with."""
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -49,7 +53,7 @@ class Option:
 
 def advise(config: AdviseConfig, summary: Mapping[str, Any] | None) -> dict[str, Any]:
     """{"recommendation", "reasons": [...], "options": [...], "frontier": {...}}. `summary` is that of a comparison."""
-    options = [_option(config, method, entry) for method, entry in _methods(summary).items()]
+    options = [_option(config, method, entry) for method, entry in _methods(summary, config.documents).items()]
     frontier = config.volume * config.months * config.price_a_call
     reasons, choice = tree(config, options, summary)
     return {
@@ -61,15 +65,17 @@ def advise(config: AdviseConfig, summary: Mapping[str, Any] | None) -> dict[str,
     }
 
 
-def _methods(summary: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any] | None]:
+def _methods(summary: Mapping[str, Any] | None, documents: int) -> dict[str, Mapping[str, Any] | None]:
+    """Of each method what was measured at the largest size that the documents at hand reach, else at its smallest."""
     if summary is None:
         return dict.fromkeys(RULES)
-    metric = summary["metric"]
-    return {
-        name: {**entry, "quality": entry.get(metric)}
-        for name, entry in summary["methods"].items()
-        if entry["documents"] is not None
-    }
+    measured = [*summary["methods"].items(), *((entry["method"], entry) for entry in summary.get("curve", ()))]
+    trained = [(name, entry) for name, entry in measured if entry["documents"] is not None]
+    found: dict[str, Mapping[str, Any] | None] = {}
+    for name, entry in sorted(trained, key=lambda named: named[1]["documents"]):
+        if name not in found or entry["documents"] <= documents:
+            found[name] = {**entry, "quality": entry.get(summary["metric"])}
+    return found
 
 
 def stages_of(method: str) -> list[str]:
@@ -132,6 +138,7 @@ def _option(config: AdviseConfig, method: str, entry: Mapping[str, Any] | None) 
         total=round(once + config.volume * config.months * a_document, 2),
         needs=needs(config, method, entry),
         fresh=bool(labels or calls),
+        measured_on=(entry or {}).get("documents"),
     )
 
 
@@ -182,12 +189,19 @@ def tree(config: AdviseConfig, options: Sequence[Option], summary: Mapping[str, 
                 else "compare"
             )
         sure = [option for option in good if option.ci95 is not None and option.ci95[0] >= config.target]
-        named = ", ".join(f"{o.method} {o.quality:.3f}" for o in good)
+        named = ", ".join(f"{o.method} {o.quality:.3f} (on {o.measured_on} documents)" for o in good)
         certain = f"surely (95 %): {', '.join(o.method for o in sure)}" if sure else "for none does the interval say so"
         ask(f"Does a method reach {what}?", "yes", f"{named}; {certain}")
         good = sure or good
-        choice = min(good, key=lambda option: (option.total, -(option.quality or 0)))
-        ask("Which of these costs least?", choice.method, f"{choice.total:.2f} over {config.months:g} months")
+        least = min(option.total for option in good)
+        near = [option for option in good if option.total <= ABOUT_THE_SAME * least]
+        choice = max(near, key=lambda option: (option.quality or 0, -option.total))
+        ask(
+            "Which of these costs least?",
+            ", ".join(option.method for option in near),
+            f"{least:.2f} over {config.months:g} months"
+            + (f"; the best of them is {choice.method}" if near[1:] else ""),
+        )
     if config.drift >= 0.3:
         unlabelled = [option for option in good if not option.fresh]
         free = unlabelled[0] if unlabelled else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -230,6 +230,20 @@ def teacher_tokens(
             completion += len(trace.completion) / prices.characters_per_token
     total = round(prompt + completion)
     return {"teacher_calls": int(calls), "teacher_tokens": total, "prompt": prompt, "completion": completion}
+
+
+KEPT_METRICS = ("step", "kind", "n", "loss", "reward/mean", "grad_norm", "lr", "logprob_gap", "seconds/total")
+
+
+def metric_lines(runs: Mapping[str, Path]) -> Iterator[str]:
+    """The curves of all runs in one file, a JSON object a line: of a training step a few numbers, of an evaluation all
+    its estimates; with the job's name."""
+    for name, folder in sorted(runs.items()):
+        for metrics in read_metrics(folder):
+            if metrics.get("kind") not in ("train", "eval"):
+                continue
+            kept = {k: v for k, v in metrics.items() if k in KEPT_METRICS or (isinstance(v, dict) and "value" in v)}
+            yield json.dumps({"job": name, **kept}) + "\n"
 
 
 def money(cost: Mapping[str, Any], prices: Prices) -> float:

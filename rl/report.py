@@ -256,8 +256,14 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         "The teacher's row is over the documents that it answered, and differences are over those both answered.",
         *([f"The teacher is {summary['teacher']}."] if summary["teacher"] else []),
         *([f"Every row but the teacher's answers with {', '.join(summary['answers'])}."] if summary["answers"] else []),
+        *(
+            [f"A method that learns from human labels has {data['train']['labelled']} of the training documents."]
+            if data["train"].get("labelled", data["train"]["documents"]) < data["train"]["documents"]
+            else []
+        ),
         "hallucination: values that stand nowhere in the document, of those given; omission: values of gold left out.",
-        "Money: human labels, the teacher's tokens reckoned from its texts, machine hours; prices in config.json.",
+        "Money: human labels, the teacher's tokens reckoned from its texts, machine hours; prices in config.json. The "
+        "teacher's own row: its answers to the test documents.",
     ]
 
 

@@ -14,7 +14,7 @@ from envs import synthetic
 from envs.documents import write_documents
 from launch import compare, job
 from launch.compose import compose_compare
-from rewards.errors import InfraError
+from rewards.errors import DataError, InfraError
 
 TINY = ["docs=synthetic", "docs.train=16", "docs.test=4", "methods=sft", "wandb=false"]
 
@@ -60,6 +60,22 @@ def test_other_answers_of_the_same_policies_train_nothing_again(
     first, second, third = ([j for j in jobs if j.documents] for jobs in planned)
     assert first[0].trained == second[0].trained != third[0].trained
     assert len({first[0].folder, second[0].folder, third[0].folder}) == 3
+
+
+def test_unequal_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare, "report_on", lambda *_: {})
+    compare.run(compose_compare([*TINY, "launcher.kind=none"]))
+    with pytest.raises(DataError, match=r"runs/compare: holds a comparison over other data \(train was"):
+        compare.run(compose_compare([*TINY, "launcher.kind=none", "docs.train=20"]))
+    done = {}
+    for name, documents in (("sft-8", "aa"), ("distill-8", "bb"), ("sft-16", "cc")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"documents": documents}))
+        size = int(name.partition("-")[2])
+        done[compare.Job("sft", size, 0, tmp_path / name, name, tmp_path / name)] = {}
+    with pytest.raises(DataError, match=r"distill-8 and sft-8 saw different documents \(bb, aa\)"):
+        compare.check_equal_data(done)
 
 
 def test_what_is_done_is_reported_without_the_rest(

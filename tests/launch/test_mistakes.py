@@ -65,6 +65,7 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
         CONFIG,
         ["model.gradient_checkpointing=product:", "did you mean products? allowed: true, false, products"],
     ),
+    (f"{COMPARE} --resolve", CONFIG, ["--resolve: not for compare"]),
     ("train run.steps=many", CONFIG, ["run.steps=many", "a whole number"]),
     ("train run.steps=1.5", CONFIG, ["run.steps=1.5", "a whole number"]),
     ("train run.steps", CONFIG, ["run.steps", "run.steps=VALUE"]),

@@ -14,7 +14,7 @@ def entry(quality: float, low: float, high: float, **cost: float) -> dict[str, A
     return {"documents": 600, "header_exact": {"value": quality, "ci95": [low, high]}, "cost": cost}
 
 
-SUMMARY = {
+SUMMARY: dict[str, Any] = {
     "metric": "header_exact",
     "methods": {
         "starter": {"documents": None, "header_exact": {"value": 0.5, "ci95": [0.4, 0.6]}, "cost": {}},
@@ -43,6 +43,21 @@ def test_volume_decides() -> None:
     assert result("volume=1000")["recommendation"] == "stay on the frontier model"
     assert result("volume=1000000")["recommendation"].startswith("train ")
     assert result("volume=1000000", "price_a_call=0.0000001")["recommendation"] == "stay on the frontier model"
+
+
+def test_quality_is_that_of_as_many_documents_as_there_are() -> None:
+    curve = [{**entry(q, q - 0.05, q + 0.05), "method": "grpo", "documents": n} for n, q in ((100, 0.6), (300, 0.7))]
+    summary = SUMMARY | {"curve": curve}
+    for documents, size, quality in ((100, 100, 0.6), (350, 300, 0.7), (600, 600, 0.78), (50, 100, 0.6)):
+        options = {o["method"]: o for o in result(f"documents={documents}", summary=summary)["options"]}
+        assert (options["grpo"]["measured_on"], options["grpo"]["quality"]) == (size, quality)
+
+
+def test_between_equal_prices_the_better_one_wins() -> None:
+    better = SUMMARY["methods"] | {"distill+grpo": entry(0.9, 0.85, 0.95, seconds_training=36000)}
+    found = result("volume=1000000", "target=0.7", "setup_hours=100", summary=SUMMARY | {"methods": better})
+    assert found["recommendation"] == "train distill+grpo"
+    assert any("the best of them is distill+grpo" in line for line in found["reasons"])
 
 
 def test_quality_decides() -> None:

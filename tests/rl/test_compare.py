@@ -284,6 +284,19 @@ def test_the_report_has_everything_and_stands_alone(tmp_path: Path) -> None:
     assert "version bb" in card and "test aa" in card and "Limits" in card
 
 
+def test_wandb_has_the_tables_and_the_group_offline_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    told = config(tmp_path).model_copy(update={"wandb": True, "name": "receipts-of-march"})
+    rows = [row("starter", measured(2, total=None), None), row("sft", measured(9, total=None))]
+    report.write(told, tmp_path, DATA, rows, SEEN, DOCUMENTS, {})
+    [run] = (tmp_path / "logs" / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"receipts-of-march-comparison" in run.read_bytes()  # the run's name; its group begins alike
+    tables = [json.loads(file.read_text()) for file in run.parent.glob("files/media/table/*.table.json")]
+    quality = next(table for table in tables if "header exact" in table["columns"])
+    assert [line[0] for line in quality["data"]] == ["starter", "sft"] and quality["data"][1][4].startswith("0.750 [")
+    assert list(run.parent.glob("files/media/images/plots/*.png"))
+
+
 def test_the_hash_of_documents_sees_every_part() -> None:
     base = compare.data_hash(DOCUMENTS)
     changed = Document("d0", DOCUMENTS[0].text, "other", DOCUMENTS[0].gold)
