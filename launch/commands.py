@@ -189,11 +189,10 @@ def _help(name: str, args: list[str], model: type[Any]) -> bool:
 
     print(f"usage: offramp {name} [key=value ...] [group=choice ...] [--config-dir FOLDER] [--json]")
     if name == "compare":
-        print(
-            "       --cfg job shows it; methods, seeds and documents take Hydra's sweeps (seeds='range(0,3)').\n\ngroups:"
-        )
+        print("       --cfg job shows it; methods, seeds and documents take Hydra's sweeps (seeds='range(0,3)').")
     else:
-        print("       Hydra's --multirun, --cfg job, --resolve and --info work as well.\n\ngroups:")
+        print("       Hydra's --multirun, --cfg job, --resolve and --info work as well.")
+    print("\ngroups:")
     for folder in sorted(path for path in CONFIGS.iterdir() if path.is_dir() and path.name != "task"):
         if folder.name in model.model_fields or (folder.name == "experiment" and name in ("train", "demo")):
             choices = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))

@@ -76,7 +76,7 @@ def _cost(path: Path, summary: Mapping[str, Any], colors: Mapping[str, str]) -> 
     _reference_lines(axis, summary, metric)
     for i, (name, entry) in enumerate(points):
         near = [j for j, cost in enumerate(costs) if abs(cost - costs[i]) <= 0.05 * max(cost, costs[i])]
-        aside = (near.index(i) - (len(near) - 1) / 2) * 9 / 72  # inches: rows of one cost stand side by side
+        aside = (near.index(i) - (len(near) - 1) / 2) * 5 / 72  # inches: rows of one cost stand side by side
         below, above = _bounds(entry[metric])
         axis.errorbar(
             costs[i],
@@ -97,7 +97,7 @@ def _cost(path: Path, summary: Mapping[str, Any], colors: Mapping[str, str]) -> 
     lines = [e for m, e in summary["methods"].items() if m in LINES and metric in e]
     ends = [end for _, e in points for end in e[metric]["ci95"]] + [e[metric]["value"] for e in lines]
     axis.set_ylim(min(ends) - 0.02, max(ends) + 0.02)
-    what = "cost of labels, teacher and training (prices in config.json)" if money else "training, minutes"
+    what = "cost of labels, teacher and training, in the money of config.json" if money else "training, minutes"
     axis.set_xlabel(f"{what};\nrows of one cost stand side by side")
     axis.set_ylabel(metric)
     axis.set_title(f"{metric} on the test documents against cost", loc="left", fontsize=11, fontweight="bold")
