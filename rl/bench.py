@@ -20,7 +20,7 @@ from rl.bench_update import STARTER
 
 RESULTS = STARTER.parent / "bench"
 CHECKPOINTED = 2048
-"""Distinct tokens of a group from which on checkpointing=auto means products: there its memory is worth its time."""
+"""Distinct tokens of a group from which on checkpointing=auto means true: there its memory is worth its time."""
 
 SETTINGS: dict[str, tuple[Any, str]] = {
     "model": (str(STARTER), "a model folder"),
@@ -153,7 +153,7 @@ def read_settings(name: str, args: Sequence[str], known: Mapping[str, tuple[Any,
             raise ConfigError(f"--{key.replace('_', '-')} {value}: must be at least 1")
     if "checkpointing" in settings:
         tokens = settings["prompt"] + settings["group"] * settings["completion"]
-        auto = "products" if tokens > CHECKPOINTED else False
+        auto = tokens > CHECKPOINTED
         kinds = {"auto": auto, "true": True, "products": "products", "false": False}
         if settings["checkpointing"] not in kinds:
             raise ConfigError(f"--checkpointing {settings['checkpointing']}: must be true, products, false or auto")

@@ -29,7 +29,7 @@ def test_settings_come_as_flags_or_as_keys() -> None:
 def test_large_groups_are_checkpointed() -> None:
     assert bench.read_settings("update", [], bench.SETTINGS)["checkpointing"] is False
     large = ["--prompt", "2000", "--completion", "150", "--group", "16"]
-    assert bench.read_settings("update", large, bench.SETTINGS)["checkpointing"] == "products"
+    assert bench.read_settings("update", large, bench.SETTINGS)["checkpointing"] is True
     for told, means in (("false", False), ("true", True), ("products", "products")):
         assert (
             bench.read_settings("update", [*large, "--checkpointing", told], bench.SETTINGS)["checkpointing"] == means
