@@ -8,8 +8,7 @@ and the branches of its tree attend causally to themselves. A tree token's two p
 Scores stay float32 in the forward: their factors are bfloat16 numbers held in float32, which oneDNN may multiply as
 bfloat16 without loss. In the backward their products are bfloat16, which is twice as fast: what must not be rounded
 before it is small (the log-sum-exp of a row, grad . o) goes into the product, as two columns more. A soft cap needs the
-bare scores there too, and float32 has no need of it. On a GPU, one that FlexAttention does not serve, it was never
-measured.
+bare scores there too. On a GPU, one that FlexAttention does not serve, it was never measured.
 
 Shapes: S packed tokens, H query heads, K key heads (H = K x Q), D head dimension, E = D + 2; of a group T tokens, of
 which P are its prompt and C its tree; of its branches B rows of the table of paths and R places in one; of a part L
@@ -262,22 +261,20 @@ def _backward(
     key_grad, value_grad = totals
     query_grad, memory = torch.empty_like(query, dtype=lse.dtype), _memory(query, key, tiles)
     factor = rules.scale * LOG2_E
-    folded = rules.softcap is None and query.dtype != lse.dtype
-    if folded:
+    if rules.softcap is None:
         query_E, key_E = _with_pieces(query, lse / -rules.scale), _with_ones(key)
     else:
         wide_query, wide_key = query.to(lse.dtype), key.to(lse.dtype)
     for tile in tiles:
         rows, keys = tile.rows, tile.keys
-        if folded:
+        if rules.softcap is None:
             probabilities = memory.narrow(0, *query.shape[:-2], rows.stop - rows.start, keys.stop - keys.start)
             torch.matmul(query_E[..., rows, :], key_E[..., keys, :].mT, out=probabilities)
             _hide(probabilities, tile)
             probabilities.mul_(factor).exp2_()
         else:
             scores, factor = _scores(wide_query, wide_key, tile, rules, memory)
-            if rules.softcap is not None:
-                slope = 1 - (scores / rules.softcap).square_().clamp_(max=1)
+            slope = 1 - (scores / rules.softcap).square_().clamp_(max=1)
             torch.add(lse[..., rows, None] * -LOG2_E, scores, alpha=factor, out=scores).exp2_()
             probabilities = memory.narrow(0, *scores.shape).copy_(scores)
         value_grad[..., keys, :] += probabilities.mT @ grad[..., rows, :-2]
