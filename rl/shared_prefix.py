@@ -54,8 +54,8 @@ def attention(
 ) -> tuple[Tensor, Tensor | None]:
     """transformers' attention function: query [1, H, S, D], key and value [1, K, S, D], output [1, S, H, D].
 
-    Raises UnsupportedAttention for attention sinks, position biases and dropout, and ConfigError for sinks where there
-    is no layout: no other forward is left.
+    Raises UnsupportedAttention for attention sinks, position biases, dropout and values of a size of their own, and
+    ConfigError for sinks where there is no layout: no other forward is left.
     """
     if prefix_layout is None and kwargs.get("s_aux") is not None:
         raise ConfigError(f"model.path: {type(module).__name__} has attention sinks, which SDPA has not; train another")
