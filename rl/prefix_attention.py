@@ -17,6 +17,7 @@ query rows and M keys, after B where there are branches.
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Iterator
@@ -26,14 +27,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from rl.prefix_layout import GroupSpan, PrefixLayout
 
-TILE_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-"""Scores worked on at a time: few enough for the cache, enough that a call costs little beside its work."""
-MIN_ROWS = 32
-"""Query rows of a tile, at least."""
+TILE_ELEMENTS = {"cpu": 2**20, "cuda": 2**23}
+"""Scores of a head worked on at a time: few enough for the cache, enough that a call costs little beside its work."""
+MIN_ROWS, ROW_BLOCK = 32, 64
+"""Query rows of a tile: at least so many, and whole blocks where there are more."""
 MAX_CAUSAL_ROWS = {"cpu": 256, "cuda": 1024}
 """More query rows of a causal part compute more that no one sees."""
 HIDDEN = -1e30
@@ -100,35 +100,41 @@ class _TiledAttention(torch.autograd.Function):
         rules, (grad_SHD,) = ctx.rules, grad_outputs
         wide = _wide(query_SHD)
         query_grad, key_grad, value_grad = map(torch.empty_like, (query_SHD, key_SKD, value_SKD))
+        # Powers of 2 go from the probabilities to the gradient, which is exact: logarithms are near 0 then, where the
+        # large probabilities of a row are, and rounded least there.
+        halvings_HS = ((lse_HS - highest_HS) * LOG2_E).round()
+        lse_HS, doublings_HS = lse_HS - halvings_HS / LOG2_E, (-halvings_HS).exp2().to(grad_SHD.dtype)
+        at_once = _heads_at_once(key_SKD)
         with _exact_products(query_SHD):
-            for group in _groups(ctx.layout, rules.window):
-                for key_head in range(key_SKD.shape[1]):
-                    key_TD = key_SKD[group.tokens, key_head].contiguous()
-                    value_TE = _with_ones(value_SKD[group.tokens, key_head])
-                    totals_TD = torch.zeros_like(key_TD, dtype=wide), torch.zeros_like(key_TD, dtype=wide)
-                    for head in _heads_of(key_head, query_SHD, key_SKD):
-                        query_TD, grad_TD, output_TD = (
-                            tensor[group.tokens, head].contiguous() for tensor in (query_SHD, grad_SHD, output_SHD)
+            for group in _groups(ctx.layout, rules.window, query_SHD.dtype if rules.softcap is None else wide):
+                prompt, tree = group.parts
+                for key_heads, query_heads in _heads(query_SHD, key_SKD, at_once):
+                    key_NTD = _of_heads(key_SKD, group, key_heads).contiguous()
+                    value_NTE = _with_ones(_of_heads(value_SKD, group, key_heads))
+                    totals = _Totals.zeros(key_NTD, group, wide)
+                    for heads in query_heads:
+                        query_NTD, grad_NTD, output_NTD = (
+                            _of_heads(each, group, heads) for each in (query_SHD, grad_SHD, output_SHD)
                         )
-                        lse_T = lse_HS[head, group.tokens]
-                        # Powers of 2 go from the probabilities to the gradient, which is exact: logarithms are near 0
-                        # then, where the large probabilities of a row are, and rounded least there.
-                        halvings_T = ((lse_T - highest_HS[head, group.tokens]) * LOG2_E).round()
-                        grad_TD = grad_TD * (-halvings_T).exp2()[:, None].to(grad_TD.dtype)
-                        mean_T = (grad_TD.to(wide) * output_TD.to(wide)).sum(-1)
-                        query_grad_TD = _backward_head(
-                            query_TD,
-                            key_TD,
-                            value_TE,
-                            _with_pieces(grad_TD, -mean_T),
-                            lse_T - halvings_T / LOG2_E,
-                            totals_TD,
+                        grad_NTD = grad_NTD * doublings_HS[heads, group.tokens, None]
+                        mean_NT = output_NTD.to(wide, copy=True).mul_(grad_NTD).sum(-1)
+                        query_grad_NTD = _backward_heads(
+                            query_NTD.contiguous(),
+                            key_NTD,
+                            value_NTE,
+                            _with_pieces(grad_NTD, -mean_NT),
+                            lse_HS[heads, group.tokens],
+                            totals,
                             group,
                             rules,
                         )
-                        query_grad[group.tokens, head] = query_grad_TD.mul_(rules.scale)
-                    key_grad[group.tokens, key_head] = totals_TD[0].mul_(rules.scale)
-                    value_grad[group.tokens, key_head] = totals_TD[1]
+                        query_grad[group.tokens, heads] = query_grad_NTD.mul_(rules.scale).transpose(0, 1)
+                    for grads, of_prompt_NDP, of_tree_NCD, scale in (
+                        (key_grad, *totals.key, rules.scale),
+                        (value_grad, *totals.value, 1.0),
+                    ):
+                        grads[prompt, key_heads] = of_prompt_NDP.mul_(scale).permute(2, 0, 1)
+                        grads[tree, key_heads] = of_tree_NCD.mul_(scale).transpose(0, 1)
         return query_grad, key_grad, value_grad, None, None
 
 
@@ -152,15 +158,17 @@ def _attend(
     output_SHD = torch.empty_like(query_SHD, memory_format=torch.contiguous_format)
     lse_HS = query_SHD.new_empty(heads, tokens, dtype=_wide(query_SHD))
     highest_HS = torch.empty_like(lse_HS)
+    at_once, wide = _heads_at_once(key_SKD), lse_HS.dtype
     with _exact_products(query_SHD):
-        for group in _groups(layout, window):
-            for key_head in range(key_SKD.shape[1]):
-                key_TD, value_TD = (tensor[group.tokens, key_head].contiguous() for tensor in (key_SKD, value_SKD))
-                for head in _heads_of(key_head, query_SHD, key_SKD):
-                    query_TD = query_SHD[group.tokens, head].contiguous()
-                    output_TD, lse_T, highest_T = _forward_head(query_TD, key_TD, value_TD, group, rules)
-                    output_SHD[group.tokens, head] = output_TD
-                    lse_HS[head, group.tokens], highest_HS[head, group.tokens] = lse_T, highest_T
+        for group in _groups(layout, window, wide):
+            for key_heads, query_heads in _heads(query_SHD, key_SKD, at_once):
+                key_NTD = _of_heads(key_SKD, group, key_heads).to(wide, memory_format=torch.contiguous_format)
+                value_NTD = _of_heads(value_SKD, group, key_heads).contiguous()
+                for heads_N in query_heads:
+                    query_NTD = _of_heads(query_SHD, group, heads_N).to(wide, memory_format=torch.contiguous_format)
+                    output_NTD, lse_NT, highest_NT = _forward_heads(query_NTD, key_NTD, value_NTD, group, rules)
+                    output_SHD[group.tokens, heads_N] = output_NTD.transpose(0, 1)
+                    lse_HS[heads_N, group.tokens], highest_HS[heads_N, group.tokens] = lse_NT, highest_NT
     return output_SHD, lse_HS, highest_HS
 
 
@@ -174,71 +182,77 @@ operation = torch.library.custom_op(
 """One operation for torch, so that gradient checkpointing can keep what it gave (rl/policy.py)."""
 
 
-def _forward_head(
-    query_TD: Tensor, key_TD: Tensor, value_TD: Tensor, group: _Group, rules: Rules
+def _forward_heads(
+    query_NTD: Tensor, key_NTD: Tensor, value_NTD: Tensor, group: _Group, rules: Rules
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_forward`, for both parts of one head: [T, D], [T], [T]."""
-    prompt = slice(0, group.prompt)
-    output_TD, lse_T, highest_T = _forward(query_TD, key_TD[prompt], value_TD[prompt], group.tiles, rules)
+    """As `_forward`, for both parts: [N, T, D], [N, T], [N, T]."""
+    key_NPD, value_NPD = (tensor[:, : group.prompt] for tensor in (key_NTD, value_NTD))
+    output_NTD, lse_NT, highest_NT = _forward(query_NTD, key_NPD, value_NPD, group.tiles, rules)
     for branches in group.branches:
-        query_BRD, key_BRD, value_BRD = map(branches.rows, (query_TD, key_TD, value_TD))
-        own = _forward(query_BRD, key_BRD, value_BRD, branches.tiles, rules)
+        own = _forward(*map(branches.rows, (query_NTD, key_NTD, value_NTD)), branches.tiles, rules)
         own_output, own_lse, own_highest = map(branches.take, own)
         places_C = branches.place_C
-        prompt_lse = lse_T[places_C]
+        prompt_lse = lse_NT[:, places_C]
         merged_lse = torch.logaddexp(prompt_lse, own_lse)
-        share = (prompt_lse - merged_lse).exp_()[:, None]
-        output_TD[places_C] = torch.lerp(own_output, output_TD.index_select(0, places_C), share)
-        lse_T[places_C] = merged_lse
-        highest_T[places_C] = torch.maximum(highest_T[places_C], own_highest)
-    return output_TD, lse_T, highest_T
+        share = (prompt_lse - merged_lse).exp_()[..., None]
+        output_NTD[:, places_C] = torch.lerp(own_output, output_NTD.index_select(1, places_C), share)
+        lse_NT[:, places_C] = merged_lse
+        highest_NT[:, places_C] = torch.maximum(highest_NT[:, places_C], own_highest)
+    return output_NTD, lse_NT, highest_NT
 
 
-def _backward_head(
-    query_TD: Tensor,
-    key_TD: Tensor,
-    value_TE: Tensor,
-    grad_TE: Tensor,
-    lse_T: Tensor,
-    totals_TD: tuple[Tensor, Tensor],
+def _backward_heads(
+    query_NTD: Tensor,
+    key_NTD: Tensor,
+    value_NTE: Tensor,
+    grad_NTE: Tensor,
+    lse_NT: Tensor,
+    totals: _Totals,
     group: _Group,
     rules: Rules,
 ) -> Tensor:
-    """As `_backward`, for both parts of one head: [T, D]."""
+    """As `_backward`, for both parts: [N, T, D]."""
     prompt = slice(0, group.prompt)
-    of_prompt = totals_TD[0][prompt], totals_TD[1][prompt]
-    query_grad_TD = _backward(query_TD, key_TD[prompt], value_TE[prompt], grad_TE, lse_T, of_prompt, group.tiles, rules)
+    query_grad_NTD = _backward(
+        query_NTD,
+        key_NTD[:, prompt],
+        value_NTE[:, prompt],
+        grad_NTE,
+        lse_NT,
+        (totals.key[0], totals.value[0]),
+        group.tiles,
+        rules,
+    )
     for branches in group.branches:
-        query_BRD, key_BRD, value_BRE, lse_BR = map(branches.rows, (query_TD, key_TD, value_TE, lse_T))
-        totals_BRD = torch.zeros_like(key_BRD, dtype=lse_T.dtype), torch.zeros_like(key_BRD, dtype=lse_T.dtype)
+        query_BRD, key_BRD, value_BRE, lse_BR = map(branches.rows, (query_NTD, key_NTD, value_NTE, lse_NT))
+        own_BDR = torch.zeros_like(key_BRD.mT, dtype=lse_NT.dtype), torch.zeros_like(key_BRD.mT, dtype=lse_NT.dtype)
         # A place gets its gradient in one row of the table; other rows and padding get 0: nothing flows back.
-        grad_BRE = branches.put(grad_TE)
-        query_grad_BRD = _backward(query_BRD, key_BRD, value_BRE, grad_BRE, lse_BR, totals_BRD, branches.tiles, rules)
-        query_grad_TD.index_add_(0, branches.place_C, branches.take(query_grad_BRD))
-        for total_TD, total_BRD in zip(totals_TD, totals_BRD, strict=True):
-            total_TD.index_add_(0, branches.path_BR.flatten(), total_BRD.flatten(0, 1))
-    return query_grad_TD
+        grad_BRE = branches.put(grad_NTE)
+        query_grad_BRD = _backward(query_BRD, key_BRD, value_BRE, grad_BRE, lse_BR, own_BDR, branches.tiles, rules)
+        query_grad_NTD.index_add_(1, branches.place_C, branches.take(query_grad_BRD))
+        branches.add(totals.key[1], own_BDR[0])
+        branches.add(totals.value[1], own_BDR[1])
+    return query_grad_NTD
 
 
 def _forward(
     query: Tensor, key: Tensor, value: Tensor, tiles: list[_Tile], rules: Rules
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of query [..., L, D], key and value [..., M, D]: output [..., L, D], and of the scores of a row the log-sum-exp
-    and the highest, [..., L]; float32 or wider."""
-    wide_query, wide_key = query.to(_wide(query)), key.to(_wide(query))
-    output, lse = torch.empty_like(wide_query), wide_query.new_empty(query.shape[:-1])
+    """Of query [N, L, D] and key [N, M, D], float32 or wider, and value [N, M, D]: output [N, L, D], and of the scores
+    of a row the log-sum-exp and the highest, [N, L]; all as wide as the query."""
+    output, lse = torch.empty_like(query), query.new_empty(query.shape[:-1])
     peak = torch.empty_like(lse)
-    memory = _memory(query, key, tiles)
+    memory = _memory(value, key, tiles)
     for tile in tiles:
         rows, keys = tile.rows, tile.keys
-        scores, factor = _scores(wide_query, wide_key, tile, rules, memory)
+        scores, factor = _scores(query, key, tile, rules, memory)
         highest = scores.amax(-1, keepdim=True).clamp_(min=LOWEST)
         torch.add(highest * -factor, scores, alpha=factor, out=scores).exp2_()
         total = scores.sum(-1, keepdim=True).clamp_(min=1e-30)
-        weighted = memory.narrow(0, *scores.shape).copy_(scores) @ value[..., keys, :]
-        torch.div(weighted, total, out=output[..., rows, :])
-        peak[..., rows, None] = highest.mul_(factor / LOG2_E)
-        torch.add(total.log_(), highest, out=lse[..., rows, None])
+        weighted = torch.bmm(memory.narrow(0, *scores.shape).copy_(scores), _part(value, keys))
+        torch.div(weighted, total, out=output[:, rows])
+        peak[:, rows, None] = highest.mul_(factor / LOG2_E)
+        torch.add(total.log_(), highest, out=lse[:, rows, None])
     return output, lse, peak
 
 
@@ -252,11 +266,11 @@ def _backward(
     tiles: list[_Tile],
     rules: Rules,
 ) -> Tensor:
-    """Gradient of the query, [..., L, D]; those of key and value, [..., M, D], are added to `totals`. All float32 or
-    wider, those of query and key but for the scale.
+    """Gradient of the query, [N, L, D]; those of key and value are added to `totals`, [N, D, M]. All float32 or wider,
+    those of query and key but for the scale.
 
-    From query [..., L, D] and key [..., M, D], the value `_with_ones`, [..., M, E], the output's gradient with
-    -grad . o in pieces, [..., L, E], and the log-sum-exp over all keys, [..., L].
+    From query [N, L, D] and key [N, M, D], the value `_with_ones`, [N, M, E], the output's gradient with -grad . o in
+    pieces, [N, L, E], and the log-sum-exp over all keys, [N, L].
     """
     key_grad, value_grad = totals
     query_grad, memory = torch.empty_like(query, dtype=lse.dtype), _memory(query, key, tiles)
@@ -268,31 +282,38 @@ def _backward(
     for tile in tiles:
         rows, keys = tile.rows, tile.keys
         if rules.softcap is None:
-            probabilities = memory.narrow(0, *query.shape[:-2], rows.stop - rows.start, keys.stop - keys.start)
-            torch.matmul(query_E[..., rows, :], key_E[..., keys, :].mT, out=probabilities)
+            probabilities = memory.narrow(0, len(query), rows.stop - rows.start, keys.stop - keys.start)
+            torch.bmm(_part(query_E, rows), _part(key_E, keys).mT, out=probabilities)
             _hide(probabilities, tile)
             probabilities.mul_(factor).exp2_()
         else:
             scores, factor = _scores(wide_query, wide_key, tile, rules, memory)
             slope = 1 - (scores / rules.softcap).square_().clamp_(max=1)
-            torch.add(lse[..., rows, None] * -LOG2_E, scores, alpha=factor, out=scores).exp2_()
+            torch.add(lse[:, rows, None] * -LOG2_E, scores, alpha=factor, out=scores).exp2_()
             probabilities = memory.narrow(0, *scores.shape).copy_(scores)
-        value_grad[..., keys, :] += probabilities.mT @ grad[..., rows, :-2]
+        grad_tile = _part(grad, rows)
         score_grad = memory.narrow(1, *probabilities.shape)
-        torch.matmul(grad[..., rows, :], value[..., keys, :].mT, out=score_grad)
+        torch.bmm(grad_tile, _part(value, keys).mT, out=score_grad)
         score_grad.mul_(probabilities)
         if rules.softcap is not None:
             score_grad.mul_(slope)
-        query_grad[..., rows, :] = score_grad @ key[..., keys, :]
-        key_grad[..., keys, :] += score_grad.mT @ query[..., rows, :]
+        # Keys last, so that the products read the large factor as it lies.
+        value_grad[..., keys].add_(torch.bmm(grad_tile[..., :-2].contiguous().mT, probabilities))
+        key_grad[..., keys].add_(torch.bmm(_part(query, rows).mT, score_grad))
+        query_grad[:, rows] = torch.bmm(score_grad, _part(key, keys))
     return query_grad
 
 
+def _part(values_NTD: Tensor, rows: slice) -> Tensor:
+    """[N, rows, D] in one piece by its strides too, of which a product of batches asks that of one batch as well."""
+    return values_NTD[0, rows][None] if len(values_NTD) == 1 else values_NTD[:, rows].contiguous()
+
+
 def _scores(wide_query: Tensor, wide_key: Tensor, tile: _Tile, rules: Rules, memory: _Memory) -> tuple[Tensor, float]:
-    """([..., rows, keys] scores, the factor that is still to be applied, in powers of 2)"""
-    query, key = wide_query[..., tile.rows, :], wide_key[..., tile.keys, :]
+    """([N, rows, keys] scores, the factor that is still to be applied, in powers of 2)"""
+    query, key = _part(wide_query, tile.rows), _part(wide_key, tile.keys)
     scores = memory.wide(*query.shape[:-1], key.shape[-2])
-    torch.matmul(query, key.mT, out=scores)
+    torch.bmm(query, key.mT, out=scores)
     factor = rules.scale
     if rules.softcap is not None:
         scores.mul_(rules.scale / rules.softcap).tanh_().mul_(rules.softcap)
@@ -306,17 +327,21 @@ def _hide(scores: Tensor, tile: _Tile) -> None:
         scores[..., columns].add_(mask)
 
 
-def _with_pieces(values_TD: Tensor, number_T: Tensor) -> Tensor:
-    """[..., T, E]: two columns more, whose sum is a number of twice their digits. Times a column of ones (`_with_ones`)
+def _with_pieces(values_NTD: Tensor, number_NT: Tensor) -> Tensor:
+    """[N, T, E]: two columns more, whose sum is a number of twice their digits. Times a column of ones (`_with_ones`)
     they add it to a product before that is rounded."""
-    high = number_T[..., None].to(values_TD.dtype)
-    low = (number_T[..., None] - high).to(values_TD.dtype)
-    return torch.cat((values_TD, high, low), -1)
+    wider_NTE = _with_ones(values_NTD)
+    wider_NTE[..., -2] = number_NT
+    wider_NTE[..., -1] = number_NT - wider_NTE[..., -2]
+    return wider_NTE
 
 
-def _with_ones(values_TD: Tensor) -> Tensor:
-    """[..., T, E]"""
-    return pad(values_TD, (0, 2), value=1.0)
+def _with_ones(values_NTD: Tensor) -> Tensor:
+    """[N, T, E]"""
+    wider_NTE = values_NTD.new_empty(*values_NTD.shape[:-1], values_NTD.shape[-1] + 2)
+    wider_NTE[..., :-2] = values_NTD
+    wider_NTE[..., -2:] = 1
+    return wider_NTE
 
 
 class _Memory:
@@ -336,11 +361,11 @@ class _Memory:
 _kept = threading.local()
 
 
-def _memory(query: Tensor, key: Tensor, tiles: list[_Tile]) -> _Memory:
+def _memory(narrow: Tensor, key: Tensor, tiles: list[_Tile]) -> _Memory:
     """Memory for the tiles; on the CPU that of the tiles before, where it is large enough."""
-    branches, device = math.prod(query.shape[:-2]), query.device
-    elements = branches * key.shape[-2] * max(tile.rows.stop - tile.rows.start for tile in tiles)
-    dtypes = _wide(query), query.dtype
+    device = narrow.device
+    elements = len(key) * key.shape[-2] * max(tile.rows.stop - tile.rows.start for tile in tiles)
+    dtypes = _wide(narrow), narrow.dtype
     if device.type != "cpu":
         return _Memory(elements, *dtypes, device)
     if getattr(_kept, "elements", 0) < elements or _kept.dtypes != dtypes:
@@ -354,23 +379,32 @@ class _Branches:
 
     path_BR: Tensor
     """Places among the group's tokens, like place_C."""
+    prompt: int
     place_C: Tensor
     choice_C: Tensor
     tiles: list[_Tile]
 
-    def rows(self, values_T: Tensor) -> Tensor:
-        """[T, ...] to [B, R, ...]"""
-        return values_T.index_select(0, self.path_BR.flatten()).view(*self.path_BR.shape, *values_T.shape[1:])
+    def rows(self, values_NT: Tensor) -> Tensor:
+        """[N, T, ...] to [N x B, R, ...]"""
+        rows = values_NT.index_select(1, self.path_BR.flatten())
+        return rows.view(-1, self.path_BR.shape[1], *values_NT.shape[2:])
 
     def take(self, table_BR: Tensor) -> Tensor:
-        """[B, R, ...] to [C, ...]"""
-        return table_BR.flatten(0, 1).index_select(0, self.choice_C)
+        """[N x B, R, ...] to [N, C, ...]"""
+        return self._flat(table_BR).index_select(1, self.choice_C)
 
-    def put(self, values_T: Tensor) -> Tensor:
-        """[T, ...] to [B, R, ...], each token in its one place, 0 elsewhere."""
-        table = values_T.new_zeros(self.path_BR.numel(), *values_T.shape[1:])
-        table[self.choice_C] = values_T.index_select(0, self.place_C)
-        return table.view(*self.path_BR.shape, *values_T.shape[1:])
+    def put(self, values_NT: Tensor) -> Tensor:
+        """[N, T, ...] to [N x B, R, ...], each token in its one place, 0 elsewhere."""
+        table = values_NT.new_zeros(len(values_NT), self.path_BR.numel(), *values_NT.shape[2:])
+        table[:, self.choice_C] = values_NT.index_select(1, self.place_C)
+        return table.view(-1, self.path_BR.shape[1], *values_NT.shape[2:])
+
+    def add(self, totals_NCD: Tensor, table_BDR: Tensor) -> None:
+        """To totals of the tree's tokens what every place of the table gives, [N x B, D, R]."""
+        totals_NCD.index_add_(1, self.path_BR.flatten() - self.prompt, self._flat(table_BDR.mT))
+
+    def _flat(self, table_BR: Tensor) -> Tensor:
+        return table_BR.reshape(-1, self.path_BR.numel(), *table_BR.shape[2:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,59 +417,131 @@ class _Group:
     """Of all tokens on the prompt."""
     branches: list[_Branches]
 
+    @property
+    def parts(self) -> tuple[slice, slice]:
+        """The places of prompt and tree in the packed sequence."""
+        split = self.tokens.start + self.prompt
+        return slice(self.tokens.start, split), slice(split, self.tokens.stop)
 
-def _groups(layout: PrefixLayout, window: int | None) -> Iterator[_Group]:
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """Gradients of a group's keys and values, each [N, D, P] of the prompt and [N, C, D] of the tree."""
+
+    key: tuple[Tensor, Tensor]
+    value: tuple[Tensor, Tensor]
+
+    @classmethod
+    def zeros(cls, key_NTD: Tensor, group: _Group, dtype: torch.dtype) -> _Totals:
+        heads, tokens, size = key_NTD.shape
+        prompts = key_NTD.new_zeros(2, heads, size, group.prompt, dtype=dtype)
+        trees = key_NTD.new_zeros(2, heads, tokens - group.prompt, size, dtype=dtype)
+        return cls((prompts[0], trees[0]), (prompts[1], trees[1]))
+
+
+def _groups(layout: PrefixLayout, window: int | None, dtype: torch.dtype) -> Iterator[_Group]:
+    """With masks of this type."""
     longest = layout.path_NR.shape[1]
     first_row = 0
     for span in layout.spans:
         position_T = layout.position_S[span.start : span.stop]
-        tiles = _tiles(position_T[: span.prompt], span.prompt, 1, window, causal=True)
-        tiles += _tiles(position_T[span.prompt :], span.prompt, 1, window, causal=False, first_row=span.prompt)
+        tiles = _causal_tiles(span.prompt, 1, window, position_T.device, dtype)
+        tiles += _tree_tiles(position_T, span.prompt, window, dtype)
         size = max(TILE_ELEMENTS[position_T.device.type] // max(longest, 1) ** 2, 1)
         branches = []
         for row in range(first_row, first_row + span.rows, size):
             path_BR = layout.path_NR[row : min(row + size, first_row + span.rows)] - span.start
             here = (layout.choice_C >= row * longest) & (layout.choice_C < (row + len(path_BR)) * longest)
             place_C, choice_C = layout.place_C[here] - span.start, layout.choice_C[here] - row * longest
-            depth_R = torch.arange(longest, device=position_T.device)
-            own_tiles = _tiles(depth_R, longest, len(path_BR), window, causal=True)
-            branches.append(_Branches(path_BR, place_C, choice_C, own_tiles))
+            own_tiles = _causal_tiles(longest, len(path_BR), window, position_T.device, dtype)
+            branches.append(_Branches(path_BR, span.prompt, place_C, choice_C, own_tiles))
         yield _Group(slice(span.start, span.stop), span.prompt, tiles, branches)
         first_row += span.rows
 
 
-def _tiles(
-    position_L: Tensor, keys: int, branches: int, window: int | None, causal: bool, first_row: int = 0
+def _causal_tiles(
+    length: int, branches: int, window: int | None, device: torch.device, dtype: torch.dtype
 ) -> list[_Tile]:
-    """Of queries at these positions, key 0 being at position 0, in so many branches at a time; in fewer rows where a
-    query sees more keys than the one before it (`causal`)."""
-    device, length = position_L.device, len(position_L)
-    most = MAX_CAUSAL_ROWS[device.type] if causal else max(length, 1)
-    size = min(max(TILE_ELEMENTS[device.type] // (branches * keys), MIN_ROWS), most)
+    """Of so many tokens on themselves, in so many branches at a time."""
     tiles = []
+    size = min(_rows_of_a_tile(branches * length, device), MAX_CAUSAL_ROWS[device.type])
     for start in range(0, length, size):
-        position = position_L[start : start + size]
-        lowest, highest = (int(place) for place in position.aminmax())
-        first = 0 if window is None else max(lowest - window + 1, 0)
-        last = min(highest + 1, keys)
-        if last <= first:  # a window that has moved past all keys: one key, hidden, keeps the shapes
-            first, last = keys - 1, keys
-        behind = first if window is None else min(max(highest - window + 1, first), last)
-        hidden = []
-        for begin, end in ((first, behind), (max(lowest + 1, behind), last)):
-            if begin < end:
-                distance = position[:, None] - torch.arange(begin, end, device=device)
-                mask = distance < 0 if window is None else (distance < 0) | (distance >= window)
-                hidden.append((slice(begin - first, end - first), mask * HIDDEN))
-        rows = slice(first_row + start, first_row + start + len(position))
-        tiles.append(_Tile(rows, slice(first, last), hidden))
+        stop = min(start + size, length)
+        first = 0 if window is None else max(start - window + 1, 0)
+        behind = first if window is None else max(stop - window, first)
+        hidden = [
+            (
+                slice(begin - first, end - first),
+                _causal_mask(stop - start, end - begin, start - begin, window, device, dtype),
+            )
+            for begin, end in ((first, behind), (max(start + 1, behind), stop))
+            if begin < end
+        ]
+        tiles.append(_Tile(slice(start, stop), slice(first, stop), hidden))
     return tiles
 
 
-def _heads_of(key_head: int, query_SHD: Tensor, key_SKD: Tensor) -> range:
-    """The query heads that see a key head."""
-    repeats = query_SHD.shape[1] // key_SKD.shape[1]
-    return range(key_head * repeats, (key_head + 1) * repeats)
+def _tree_tiles(position_T: Tensor, prompt: int, window: int | None, dtype: torch.dtype) -> list[_Tile]:
+    """Of the tokens behind the prompt on the prompt."""
+    tiles = []
+    size, length = _rows_of_a_tile(prompt, position_T.device), len(position_T)
+    for start in range(prompt, length, size):
+        rows = slice(start, min(start + size, length))
+        if window is None:
+            tiles.append(_Tile(rows, slice(0, prompt), []))
+            continue
+        position_L = position_T[rows]
+        lowest, highest = (int(place) for place in position_L.aminmax())
+        # A window that has moved past all keys: one key, hidden, keeps the shapes.
+        first = min(max(lowest - window + 1, 0), prompt - 1)
+        behind = min(max(highest - window + 1, first), prompt)
+        distance = position_L[:, None] - torch.arange(first, behind, device=position_L.device)
+        tiles.append(_Tile(rows, slice(first, prompt), [(slice(0, behind - first), _mask(distance, window, dtype))]))
+    return tiles
+
+
+def _rows_of_a_tile(scores: int, device: torch.device) -> int:
+    """Of so many scores a row; whole blocks of the products' kernels."""
+    rows = max(TILE_ELEMENTS[device.type] // max(scores, 1), 1)
+    return rows // ROW_BLOCK * ROW_BLOCK or max(rows, MIN_ROWS)
+
+
+@functools.lru_cache(maxsize=64)
+def _causal_mask(
+    rows: int, keys: int, offset: int, window: int | None, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Of a first row that stands `offset` places behind the first key."""
+    places = torch.arange(max(rows, keys), device=device)
+    return _mask(offset + places[:rows, None] - places[:keys], window, dtype)
+
+
+def _mask(distance: Tensor, window: int | None, dtype: torch.dtype) -> Tensor:
+    """What to add to scores of a query so far behind a key."""
+    hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+    return (hidden * HIDDEN).to(dtype)
+
+
+def _heads_at_once(key_SKD: Tensor) -> int:
+    """Key heads worked on at a time: on a CPU one a thread, which keeps it in its cache."""
+    heads = key_SKD.shape[1]
+    return min(torch.get_num_threads(), heads) if key_SKD.device.type == "cpu" else heads
+
+
+def _heads(query_SHD: Tensor, key_SKD: Tensor, at_once: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Key heads, and the query heads that see them: one for each of the key heads, as often as there are."""
+    heads = key_SKD.shape[1]
+    repeats = query_SHD.shape[1] // heads
+    for first in range(0, heads, at_once):
+        last = min(first + at_once, heads) - 1
+        yield (
+            slice(first, last + 1),
+            [slice(first * repeats + each, last * repeats + each + 1, repeats) for each in range(repeats)],
+        )
+
+
+def _of_heads(values_SHD: Tensor, group: _Group, heads: slice) -> Tensor:
+    """[N, T, D], not in one piece."""
+    return values_SHD[group.tokens, heads].transpose(0, 1)
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
