@@ -66,7 +66,8 @@ def _policy(shape: str, device: Any) -> Any:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from rl.policy import Policy, PolicyModel, enable_checkpointing
+    from rl.policy import Policy, PolicyModel
+    from rl.recompute import enable_checkpointing
     from rl.shared_prefix import ATTENTION_NAME
 
     tiny = shape == "tiny"
@@ -83,7 +84,7 @@ def _policy(shape: str, device: Any) -> Any:
     torch.manual_seed(0)
     with device:
         causal_lm = Qwen3ForCausalLM(config).train()
-    enable_checkpointing(causal_lm, True)
+    enable_checkpointing(causal_lm, keep_products=False)
     return Policy(PolicyModel(causal_lm, "bfloat16"), None, "bfloat16", "shared_prefix")
 
 

@@ -9,13 +9,13 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rewards.errors import ConfigError
 from rl import lora
 from rl.batching import Attention, Batch, make_batch
 from rl.config import LoraConfig
+from rl.recompute import enable_checkpointing
 from rl.rollouts import Group
 from rl.shared_prefix import ATTENTION_NAME, packed_sequence
 from rl.token_logprobs import token_logprobs
@@ -189,32 +189,8 @@ def load_policy(
     lora.adapt(causal_lm, adapters, seed)
     causal_lm.train()
     if gradient_checkpointing:
-        enable_checkpointing(causal_lm, gradient_checkpointing)
+        enable_checkpointing(causal_lm, keep_products=gradient_checkpointing == "products")
     return Policy(PolicyModel(causal_lm, dtype), tokenizer, dtype, attention)
-
-
-_ATEN = torch.ops.aten
-_ATTENTION = {
-    torch.ops.offramp.prefix_attention.default,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
-    _ATEN._scaled_dot_product_flash_attention.default,
-    _ATEN._scaled_dot_product_efficient_attention.default,
-    _ATEN._scaled_dot_product_cudnn_attention.default,
-}
-_PRODUCTS = {_ATEN.mm.default, _ATEN.addmm.default}
-
-
-def enable_checkpointing(causal_lm: PreTrainedModel, checkpointing: Literal[True, "products"]) -> None:
-    """Keep of each layer what its attention gave, and its matrix products if asked for; the rest is computed again."""
-    kept = _ATTENTION | _PRODUCTS if checkpointing == "products" else _ATTENTION
-
-    def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-        return CheckpointPolicy.MUST_SAVE if operation in kept else CheckpointPolicy.PREFER_RECOMPUTE
-
-    def contexts() -> Any:
-        return create_selective_checkpoint_contexts(policy)  # type: ignore[no-untyped-call]
-
-    causal_lm.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
 
 
 def plain_rows(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -28,13 +28,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from rl.prefix_layout import GroupSpan, PrefixLayout
+from rl.prefix_layout import PrefixLayout
+from rl.recompute import computed_once
 
 TILE_ELEMENTS = {"cpu": 2**20, "cuda": 2**23}
 """Scores of a head worked on at a time: few enough for the cache, enough that a call costs little beside its work."""
 MIN_ROWS, ROW_BLOCK = 32, 64
 """Query rows of a tile: at least so many, and whole blocks where there are more."""
-MAX_CAUSAL_ROWS = {"cpu": 256, "cuda": 1024}
+MAX_CAUSAL_ROWS = {"cpu": 384, "cuda": 1024}
 """More query rows of a causal part compute more that no one sees."""
 HIDDEN = -1e30
 """Score of what a token does not see."""
@@ -86,13 +87,11 @@ class _TiledAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, rules: Rules
     ) -> Tensor:
-        tables = layout.path_NR, layout.choice_C, layout.place_C, layout.position_S
-        numbers = [number for span in layout.spans for number in (span.start, span.prompt, span.tree, span.rows)]
         tensors = query_SHD, key_SKD, value_SKD
-        given = operation(*tensors, *tables, numbers, rules.scale, rules.window, rules.softcap)
+        given = computed_once(lambda: _attend(*tensors, layout, rules))
         ctx.save_for_backward(*tensors, *given)
         ctx.layout, ctx.rules = layout, rules
-        return cast(Tensor, given[0])
+        return given[0]
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
@@ -104,6 +103,7 @@ class _TiledAttention(torch.autograd.Function):
         # large probabilities of a row are, and rounded least there.
         halvings_HS = ((lse_HS - highest_HS) * LOG2_E).round()
         lse_HS, doublings_HS = lse_HS - halvings_HS / LOG2_E, (-halvings_HS).exp2().to(grad_SHD.dtype)
+        less_HS = (output_SHD.to(wide) * grad_SHD).sum(-1).neg_().T
         at_once = _heads_at_once(key_SKD)
         with _exact_products(query_SHD):
             for group in _groups(ctx.layout, rules.window, query_SHD.dtype if rules.softcap is None else wide):
@@ -113,22 +113,18 @@ class _TiledAttention(torch.autograd.Function):
                     value_NTE = _with_ones(_of_heads(value_SKD, group, key_heads))
                     totals = _Totals.zeros(key_NTD, group, wide)
                     for heads in query_heads:
-                        query_NTD, grad_NTD, output_NTD = (
-                            _of_heads(each, group, heads) for each in (query_SHD, grad_SHD, output_SHD)
-                        )
-                        grad_NTD = grad_NTD * doublings_HS[heads, group.tokens, None]
-                        mean_NT = output_NTD.to(wide, copy=True).mul_(grad_NTD).sum(-1)
-                        query_grad_NTD = _backward_heads(
-                            query_NTD.contiguous(),
+                        doublings_NT = doublings_HS[heads, group.tokens]
+                        grad_NTD = _of_heads(grad_SHD, group, heads) * doublings_NT[..., None]
+                        _backward_heads(
+                            _of_heads(query_SHD, group, heads).contiguous(),
                             key_NTD,
                             value_NTE,
-                            _with_pieces(grad_NTD, -mean_NT),
+                            _with_pieces(grad_NTD, less_HS[heads, group.tokens] * doublings_NT),
                             lse_HS[heads, group.tokens],
-                            totals,
+                            (_of_heads(query_grad, group, heads), totals),
                             group,
                             rules,
                         )
-                        query_grad[group.tokens, heads] = query_grad_NTD.mul_(rules.scale).transpose(0, 1)
                     for grads, of_prompt_NDP, of_tree_NCD, scale in (
                         (key_grad, *totals.key, rules.scale),
                         (value_grad, *totals.value, 1.0),
@@ -139,28 +135,16 @@ class _TiledAttention(torch.autograd.Function):
 
 
 def _attend(
-    query_SHD: Tensor,
-    key_SKD: Tensor,
-    value_SKD: Tensor,
-    path_NR: Tensor,
-    choice_C: Tensor,
-    place_C: Tensor,
-    position_S: Tensor,
-    spans: list[int],
-    scale: float,
-    window: int | None,
-    softcap: float | None,
+    query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, rules: Rules
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output [S, H, D], and of all scores of a row the log-sum-exp and the highest, [H, S], float32 or wider."""
-    groups = tuple(GroupSpan(*spans[i : i + 4]) for i in range(0, len(spans), 4))
-    layout, rules = PrefixLayout(groups, path_NR, choice_C, place_C, position_S), Rules(scale, window, softcap)
     tokens, heads, _ = query_SHD.shape
     output_SHD = torch.empty_like(query_SHD, memory_format=torch.contiguous_format)
     lse_HS = query_SHD.new_empty(heads, tokens, dtype=_wide(query_SHD))
     highest_HS = torch.empty_like(lse_HS)
     at_once, wide = _heads_at_once(key_SKD), lse_HS.dtype
     with _exact_products(query_SHD):
-        for group in _groups(layout, window, wide):
+        for group in _groups(layout, rules.window, wide):
             for key_heads, query_heads in _heads(query_SHD, key_SKD, at_once):
                 key_NTD = _of_heads(key_SKD, group, key_heads).to(wide, memory_format=torch.contiguous_format)
                 value_NTD = _of_heads(value_SKD, group, key_heads).contiguous()
@@ -172,16 +156,6 @@ def _attend(
     return output_SHD, lse_HS, highest_HS
 
 
-operation = torch.library.custom_op(
-    "offramp::prefix_attention",
-    _attend,
-    mutates_args=(),
-    schema="(Tensor query, Tensor key, Tensor value, Tensor path, Tensor choice, Tensor place, Tensor position, "
-    "int[] spans, float scale, int? window, float? softcap) -> (Tensor, Tensor, Tensor)",
-)
-"""One operation for torch, so that gradient checkpointing can keep what it gave (rl/policy.py)."""
-
-
 def _forward_heads(
     query_NTD: Tensor, key_NTD: Tensor, value_NTD: Tensor, group: _Group, rules: Rules
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -189,7 +163,8 @@ def _forward_heads(
     key_NPD, value_NPD = (tensor[:, : group.prompt] for tensor in (key_NTD, value_NTD))
     output_NTD, lse_NT, highest_NT = _forward(query_NTD, key_NPD, value_NPD, group.tiles, rules)
     for branches in group.branches:
-        own = _forward(*map(branches.rows, (query_NTD, key_NTD, value_NTD)), branches.tiles, rules)
+        query_BRD, key_BRD, value_BRD = map(branches.rows, (query_NTD, key_NTD, value_NTD))
+        own = _forward(query_BRD, key_BRD, value_BRD, branches.tiles, rules)
         own_output, own_lse, own_highest = map(branches.take, own)
         places_C = branches.place_C
         prompt_lse = lse_NT[:, places_C]
@@ -207,32 +182,33 @@ def _backward_heads(
     value_NTE: Tensor,
     grad_NTE: Tensor,
     lse_NT: Tensor,
-    totals: _Totals,
+    grads: tuple[Tensor, _Totals],
     group: _Group,
     rules: Rules,
-) -> Tensor:
-    """As `_backward`, for both parts: [N, T, D]."""
-    prompt = slice(0, group.prompt)
-    query_grad_NTD = _backward(
+) -> None:
+    """As `_backward`, for both parts; with the gradient of the query, [N, T, D], and the totals of key and value."""
+    prompt, (query_grad_NTD, totals) = slice(0, group.prompt), grads
+    _backward(
         query_NTD,
         key_NTD[:, prompt],
         value_NTE[:, prompt],
         grad_NTE,
         lse_NT,
-        (totals.key[0], totals.value[0]),
+        (query_grad_NTD, totals.key[0], totals.value[0]),
         group.tiles,
         rules,
     )
     for branches in group.branches:
         query_BRD, key_BRD, value_BRE, lse_BR = map(branches.rows, (query_NTD, key_NTD, value_NTE, lse_NT))
-        own_BDR = torch.zeros_like(key_BRD.mT, dtype=lse_NT.dtype), torch.zeros_like(key_BRD.mT, dtype=lse_NT.dtype)
+        own_key_BDR, own_value_BDR = (torch.zeros_like(key_BRD.mT, dtype=lse_NT.dtype) for _ in range(2))
+        own_query_BRD = torch.empty_like(query_BRD)
         # A place gets its gradient in one row of the table; other rows and padding get 0: nothing flows back.
         grad_BRE = branches.put(grad_NTE)
-        query_grad_BRD = _backward(query_BRD, key_BRD, value_BRE, grad_BRE, lse_BR, own_BDR, branches.tiles, rules)
-        query_grad_NTD.index_add_(1, branches.place_C, branches.take(query_grad_BRD))
-        branches.add(totals.key[1], own_BDR[0])
-        branches.add(totals.value[1], own_BDR[1])
-    return query_grad_NTD
+        own = own_query_BRD, own_key_BDR, own_value_BDR
+        _backward(query_BRD, key_BRD, value_BRE, grad_BRE, lse_BR, own, branches.tiles, rules)
+        query_grad_NTD.index_add_(1, branches.place_C, branches.take(own_query_BRD))
+        branches.add(totals.key[1], own_key_BDR)
+        branches.add(totals.value[1], own_value_BDR)
 
 
 def _forward(
@@ -262,18 +238,18 @@ def _backward(
     value: Tensor,
     grad: Tensor,
     lse: Tensor,
-    totals: tuple[Tensor, Tensor],
+    grads: tuple[Tensor, Tensor, Tensor],
     tiles: list[_Tile],
     rules: Rules,
-) -> Tensor:
-    """Gradient of the query, [N, L, D]; those of key and value are added to `totals`, [N, D, M]. All float32 or wider,
-    those of query and key but for the scale.
+) -> None:
+    """Into `grads`: the gradient of the query, [N, L, D]; added there those of key (but for the scale) and value,
+    [N, D, M], float32 or wider.
 
     From query [N, L, D] and key [N, M, D], the value `_with_ones`, [N, M, E], the output's gradient with -grad . o in
     pieces, [N, L, E], and the log-sum-exp over all keys, [N, L].
     """
-    key_grad, value_grad = totals
-    query_grad, memory = torch.empty_like(query, dtype=lse.dtype), _memory(query, key, tiles)
+    query_grad, key_grad, value_grad = grads
+    memory = _memory(query, key, tiles)
     factor = rules.scale * LOG2_E
     if rules.softcap is None:
         query_E, key_E = _with_pieces(query, lse / -rules.scale), _with_ones(key)
@@ -300,8 +276,7 @@ def _backward(
         # Keys last, so that the products read the large factor as it lies.
         value_grad[..., keys].add_(torch.bmm(grad_tile[..., :-2].contiguous().mT, probabilities))
         key_grad[..., keys].add_(torch.bmm(_part(query, rows).mT, score_grad))
-        query_grad[:, rows] = torch.bmm(score_grad, _part(key, keys))
-    return query_grad
+        query_grad[:, rows] = torch.bmm(score_grad, _part(key, keys)).mul_(rules.scale)
 
 
 def _part(values_NTD: Tensor, rows: slice) -> Tensor:
