@@ -2,17 +2,17 @@
 
 On a CPU its products, by oneDNN, beat torch's flash kernel; GPUs have rl/prefix_flex.py.
 
-A group's attention is done head by head, in two parts: all its tokens attend to the prompt, the prompt's own causally,
+A group's attention is done some heads at a time, in two parts: all its tokens attend to the prompt, the prompt's own causally,
 and the branches of its tree attend causally to themselves. A tree token's two parts are merged by their log-sum-exp.
 
 Scores stay float32 in the forward: their factors are bfloat16 numbers held in float32, which oneDNN may multiply as
-bfloat16 without loss. In the backward their products are bfloat16, which is twice as fast: what must not be rounded
+bfloat16 without loss (where the processor has a product for it). In the backward their products are bfloat16, which is twice as fast: what must not be rounded
 before it is small (the log-sum-exp of a row, grad . o) goes into the product, as two columns more. A soft cap needs the
 bare scores there too. On a GPU, one that FlexAttention does not serve, it was never measured.
 
 Shapes: S packed tokens, H query heads, K key heads (H = K x Q), D head dimension, E = D + 2; of a group T tokens, of
-which P are its prompt and C its tree; of its branches B rows of the table of paths and R places in one; of a part L
-query rows and M keys, after B where there are branches.
+which P are its prompt and C its tree; of its branches B rows of the table of paths and R places in one. N heads at a
+time, or heads x branches; of a part L query rows and M keys.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from torch import Tensor
 from rl.prefix_layout import PrefixLayout
 from rl.recompute import computed_once
 
-TILE_ELEMENTS = {"cpu": 2**20, "cuda": 2**23}
+TILE_ELEMENTS = {"cpu": 2**20, "cuda": 2**22}
 """Scores of a head worked on at a time: few enough for the cache, enough that a call costs little beside its work."""
 MIN_ROWS, ROW_BLOCK = 32, 64
 """Query rows of a tile: at least so many, and whole blocks where there are more."""
@@ -103,7 +103,7 @@ class _TiledAttention(torch.autograd.Function):
         # large probabilities of a row are, and rounded least there.
         halvings_HS = ((lse_HS - highest_HS) * LOG2_E).round()
         lse_HS, doublings_HS = lse_HS - halvings_HS / LOG2_E, (-halvings_HS).exp2().to(grad_SHD.dtype)
-        less_HS = (output_SHD.to(wide) * grad_SHD).sum(-1).neg_().T
+        minus_HS = (output_SHD.to(wide) * grad_SHD).sum(-1).neg_().T
         at_once = _heads_at_once(key_SKD)
         with _exact_products(query_SHD):
             for group in _groups(ctx.layout, rules.window, query_SHD.dtype if rules.softcap is None else wide):
@@ -119,7 +119,7 @@ class _TiledAttention(torch.autograd.Function):
                             _of_heads(query_SHD, group, heads).contiguous(),
                             key_NTD,
                             value_NTE,
-                            _with_pieces(grad_NTD, less_HS[heads, group.tokens] * doublings_NT),
+                            _with_pieces(grad_NTD, minus_HS[heads, group.tokens] * doublings_NT),
                             lse_HS[heads, group.tokens],
                             (_of_heads(query_grad, group, heads), totals),
                             group,
@@ -138,9 +138,9 @@ def _attend(
     query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor, layout: PrefixLayout, rules: Rules
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output [S, H, D], and of all scores of a row the log-sum-exp and the highest, [H, S], float32 or wider."""
-    tokens, heads, _ = query_SHD.shape
+    tokens, count, _ = query_SHD.shape
     output_SHD = torch.empty_like(query_SHD, memory_format=torch.contiguous_format)
-    lse_HS = query_SHD.new_empty(heads, tokens, dtype=_wide(query_SHD))
+    lse_HS = query_SHD.new_empty(count, tokens, dtype=_wide(query_SHD))
     highest_HS = torch.empty_like(lse_HS)
     at_once, wide = _heads_at_once(key_SKD), lse_HS.dtype
     with _exact_products(query_SHD):
@@ -148,11 +148,11 @@ def _attend(
             for key_heads, query_heads in _heads(query_SHD, key_SKD, at_once):
                 key_NTD = _of_heads(key_SKD, group, key_heads).to(wide, memory_format=torch.contiguous_format)
                 value_NTD = _of_heads(value_SKD, group, key_heads).contiguous()
-                for heads_N in query_heads:
-                    query_NTD = _of_heads(query_SHD, group, heads_N).to(wide, memory_format=torch.contiguous_format)
+                for heads in query_heads:
+                    query_NTD = _of_heads(query_SHD, group, heads).to(wide, memory_format=torch.contiguous_format)
                     output_NTD, lse_NT, highest_NT = _forward_heads(query_NTD, key_NTD, value_NTD, group, rules)
-                    output_SHD[group.tokens, heads_N] = output_NTD.transpose(0, 1)
-                    lse_HS[heads_N, group.tokens], highest_HS[heads_N, group.tokens] = lse_NT, highest_NT
+                    output_SHD[group.tokens, heads] = output_NTD.transpose(0, 1)
+                    lse_HS[heads, group.tokens], highest_HS[heads, group.tokens] = lse_NT, highest_NT
     return output_SHD, lse_HS, highest_HS
 
 
@@ -481,7 +481,7 @@ def _rows_of_a_tile(scores: int, device: torch.device) -> int:
     return rows // ROW_BLOCK * ROW_BLOCK or max(rows, MIN_ROWS)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def _causal_mask(
     rows: int, keys: int, offset: int, window: int | None, device: torch.device, dtype: torch.dtype
 ) -> Tensor:

@@ -102,11 +102,13 @@ def test_attention_equals_a_dense_mask(
     torch.testing.assert_close(flexible_SHD, expected_SHD, atol=1e-5, rtol=1e-5)
 
 
-def test_long_rows_cross_the_tiles() -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_long_rows_cross_the_tiles(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rl.prefix_attention, "_heads_at_once", lambda keys: at_once)
     generator = torch.Generator().manual_seed(2)
     branches = [list(range(600, 900)), [*range(600, 640), *range(900, 940)], list(range(940, 1453))]
     layout = make_layout([GroupSpan(0, 600, 853, 3)], branches)
-    tensors = [torch.randn(1453, count, 16, generator=generator, requires_grad=True) for count in (4, 2, 2)]
+    tensors = [torch.randn(1453, count, 16, generator=generator, requires_grad=True) for count in (6, 3, 3)]
     expected_SHD = reference_attention(*tensors, layout, Rules(0.25))
     output_SHD = tiled_attention(*tensors, layout, Rules(0.25))
     grad_SHD = torch.randn(output_SHD.shape, generator=generator)
