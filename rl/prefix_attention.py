@@ -2,13 +2,15 @@
 
 On a CPU its products, by oneDNN, beat torch's flash kernel; GPUs have rl/prefix_flex.py.
 
-A group's attention is done some heads at a time, in two parts: all its tokens attend to the prompt, the prompt's own causally,
-and the branches of its tree attend causally to themselves. A tree token's two parts are merged by their log-sum-exp.
+A group's attention is done some heads at a time, in two parts: all its tokens attend to the prompt, the prompt's own
+causally, and the branches of its tree attend causally to themselves. A tree token's two parts are merged by their
+log-sum-exp.
 
 Scores stay float32 in the forward: their factors are bfloat16 numbers held in float32, which oneDNN may multiply as
-bfloat16 without loss (where the processor has a product for it). In the backward their products are bfloat16, which is twice as fast: what must not be rounded
-before it is small (the log-sum-exp of a row, grad . o) goes into the product, as two columns more. A soft cap needs the
-bare scores there too. On a GPU, one that FlexAttention does not serve, it was never measured.
+bfloat16 without loss, where the processor has such a product. In the backward their products are bfloat16, which is
+twice as fast: what must not be rounded before it is small (the log-sum-exp of a row, grad . o) goes into the product, as
+two columns more. A soft cap needs the bare scores there too. On a GPU, one that FlexAttention does not serve, it was
+never measured.
 
 Shapes: S packed tokens, H query heads, K key heads (H = K x Q), D head dimension, E = D + 2; of a group T tokens, of
 which P are its prompt and C its tree; of its branches B rows of the table of paths and R places in one. N heads at a
