@@ -8,7 +8,7 @@ log-sum-exp.
 
 Scores stay float32 in the forward: their factors are bfloat16 numbers held in float32, which oneDNN may multiply as
 bfloat16 without loss, where the processor has such a product. In the backward their products are bfloat16, which is
-twice as fast: what must not be rounded before it is small (the log-sum-exp of a row, grad . o) goes into the product, as
+twice as fast: what must not be rounded before it is small (the log-sum-exp of a row, grad . o) goes into the product as
 two columns more. A soft cap needs the bare scores there too. On a GPU, one that FlexAttention does not serve, it was
 never measured.
 
