@@ -378,7 +378,9 @@ class _Branches:
 
     def add(self, totals_NCD: Tensor, table_BDR: Tensor) -> None:
         """To totals of the tree's tokens what every place of the table gives, [N x B, D, R]."""
-        totals_NCD.index_add_(1, self.path_BR.flatten() - self.prompt, self._flat(table_BDR.mT))
+        places = self.path_BR.flatten() - self.prompt
+        for total_CD, table in zip(totals_NCD, self._flat(table_BDR.mT), strict=True):
+            total_CD.index_add_(0, places, table)  # twice as fast as one along the second dimension
 
     def _flat(self, table_BR: Tensor) -> Tensor:
         return table_BR.reshape(-1, self.path_BR.numel(), *table_BR.shape[2:])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 @dataclass(slots=True)
@@ -31,12 +32,18 @@ _layer: ContextVar[_Layer | None] = ContextVar("layer", default=None)
 
 
 def enable_checkpointing(causal_lm: PreTrainedModel, keep_products: bool) -> None:
-    """Of each layer keep what its shared-prefix attention gave, and its matrix products if asked for."""
+    """Of each layer keep what its shared-prefix attention gave, and its matrix products if asked for.
+
+    The last layer is not computed again: its backward comes first, and needs all of it at once anyway.
+    """
     if keep_products:
         for module in causal_lm.get_decoder().modules():
             if type(module) is nn.Linear:
                 module.__class__ = _KeptLinear
     causal_lm.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": _both_times})
+    layers = [module for module in causal_lm.get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)]
+    if layers:
+        layers[-1].gradient_checkpointing = False
 
 
 def computed_once(compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
