@@ -226,6 +226,25 @@ def test_models_give_the_plain_forward_s_values_and_gradients(
         torch.testing.assert_close(gradient, plain_gradients[name], atol=1e-5 * max(size, 1.0), rtol=1e-4)
 
 
+def test_float32_gradients_are_as_near_to_the_exact_ones_as_plain_ones() -> None:
+    generator = random.Random(4)
+    rollouts = tuple(
+        Rollout("a", tuple(generator.randrange(3, 320) for _ in range(40)), (-1.0,) * 40, "", "stop", 0, 0)
+        for _ in range(6)
+    )
+    prompt = tuple(generator.randrange(3, 320) for _ in range(400))
+    batch, model = make_batch([Group("a", prompt, rollouts)], torch.zeros(1, 6)), tiny_model("Qwen3")
+    (_, ours), (_, plain) = (gradients(model, batch, attention) for attention in ("shared_prefix", "plain"))
+    model.causal_lm.double()
+    _, exact = gradients(model, batch, "plain")
+
+    def apart(found: dict[str, Tensor]) -> float:
+        return sum((found[name].double() - exact[name]).norm().item() ** 2 for name in exact) ** 0.5
+
+    size = sum(gradient.norm().item() ** 2 for gradient in exact.values()) ** 0.5
+    assert apart(ours) < 2 * apart(plain) and apart(ours) < 1e-5 * size
+
+
 def test_adapters_get_the_plain_forward_s_gradients() -> None:
     """LoRA layers inside the model: what flows to them is the same, and nothing flows to the frozen weights."""
     import peft
