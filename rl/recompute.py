@@ -1,7 +1,8 @@
 """Gradient checkpointing: the backward computes each layer again, but for what is dear.
 
-What a layer's attention gave in the forward, and its matrix products if asked for, are handed to the second computing,
-in the order of the calls. (torch's selective checkpointing runs Python code before every operation for that.)
+What a layer's attention in tiles (rl/prefix_attention.py) gave in the forward, and its matrix products if asked for,
+are handed to the second computing, in the order of the calls. (torch's selective checkpointing runs Python code before
+every operation for that.) Other attention is computed again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _layer: ContextVar[_Layer | None] = ContextVar("layer", default=None)
 
 
 def enable_checkpointing(causal_lm: PreTrainedModel, keep_products: bool) -> None:
-    """Of each layer keep what its shared-prefix attention gave, and its matrix products if asked for.
+    """Of each layer keep what its attention in tiles gave, and its matrix products if asked for.
 
     The last layer is not computed again: its backward comes first, and needs all of it at once anyway.
     """

@@ -245,7 +245,8 @@ def test_float32_gradients_are_as_near_to_the_exact_ones_as_plain_ones() -> None
     assert apart(ours) < 2 * apart(plain) and apart(ours) < 1e-5 * size
 
 
-def test_adapters_get_the_plain_forward_s_gradients() -> None:
+@pytest.mark.parametrize("checkpointing", [False, "products"])
+def test_adapters_get_the_plain_forward_s_gradients(checkpointing: Checkpointing) -> None:
     """LoRA layers inside the model: what flows to them is the same, and nothing flows to the frozen weights."""
     import peft
 
@@ -253,8 +254,10 @@ def test_adapters_get_the_plain_forward_s_gradients() -> None:
     settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
     peft.get_peft_model(model.causal_lm, settings)
     batch = make_batch(random_groups(), torch.zeros(3, 4))
-    ours_T, ours = gradients(model, batch, "shared_prefix")
     plain_T, plain = gradients(model, batch, "plain")
+    if checkpointing:
+        enable_checkpointing(model.causal_lm, keep_products=True)
+    ours_T, ours = gradients(model, batch, "shared_prefix")
     torch.testing.assert_close(ours_T, plain_T, atol=1e-5, rtol=1e-5)
     assert ours.keys() == plain.keys() and ours and all("lora_" in name for name in ours)
     for name, gradient in ours.items():
