@@ -265,7 +265,7 @@ def test_a_custom_reward_can_abstain() -> None:
 def test_many_hanging_rewards_take_no_speed_from_others_and_leave_nothing_behind() -> None:
     result = pool_bench.measure(documents("receipt", 20, 0), hangs=10, deadline_s=1.0, workers=2, rounds=5)
     hanging = {outcome: n for outcome, n in result["outcomes"].items() if outcome.startswith("hanging")}
-    assert result["hangs"] == sum(n for outcome, n in hanging.items() if "longer than 1" in outcome)
+    assert result["hangs"] == sum(n for outcome, n in hanging.items() if "longer than 1" in outcome), hanging
     others = {outcome: n for outcome, n in result["outcomes"].items() if outcome.startswith("other")}
     # On a busy machine one of them may get no core before its deadline.
     assert others["other: scored"] > 0.9 * sum(others.values())
