@@ -169,9 +169,9 @@ def load_policy(
 ) -> Policy:
     """Load a causal language model by folder or hub name, with float32 master weights.
 
-    `dtype` "bfloat16" computes under bf16 autocast. Gradient checkpointing computes the layers again in the backward,
-    but not their attention (`products`: nor their matrix products): with long prompts that is most of the time, and its
-    outputs are little of the memory.
+    `dtype` "bfloat16" computes under bf16 autocast. Gradient checkpointing computes all layers but the last again in
+    the backward, but not their attention in tiles (`products`: nor their matrix products): with long prompts that is
+    most of the time, and its outputs are little of the memory.
     Dropout is turned off: the policy must give the probabilities that it sampled with. With `adapters` only they train,
     drawn from `seed`. Raises ConfigError where there is no such model, or no such module for the adapters.
     """

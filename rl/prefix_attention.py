@@ -105,7 +105,7 @@ class _TiledAttention(torch.autograd.Function):
         # large probabilities of a row are, and rounded least there.
         halvings_HS = ((lse_HS - highest_HS) * LOG2_E).round()
         lse_HS, doublings_HS = lse_HS - halvings_HS / LOG2_E, (-halvings_HS).exp2().to(grad_SHD.dtype)
-        minus_HS = (output_SHD.to(wide) * grad_SHD).sum(-1).neg_().T
+        minus_dot_HS = (output_SHD.to(wide) * grad_SHD).sum(-1).neg_().T  # -grad . o
         at_once = _heads_at_once(key_SKD)
         with _exact_products(query_SHD):
             for group in _groups(ctx.layout, rules.window, query_SHD.dtype if rules.softcap is None else wide):
@@ -121,7 +121,7 @@ class _TiledAttention(torch.autograd.Function):
                             _of_heads(query_SHD, group, heads).contiguous(),
                             key_NTD,
                             value_NTE,
-                            _with_pieces(grad_NTD, minus_HS[heads, group.tokens] * doublings_NT),
+                            _with_pieces(grad_NTD, minus_dot_HS[heads, group.tokens] * doublings_NT),
                             lse_HS[heads, group.tokens],
                             (_of_heads(query_grad, group, heads), totals),
                             group,
