@@ -150,7 +150,8 @@ def _attend(
     lse_HS = query_SHD.new_empty(count, tokens, dtype=_wide(query_SHD))
     highest_HS = torch.empty_like(lse_HS)
     at_once, wide, narrow = _heads_at_once(key_SKD), lse_HS.dtype, _product_dtype(query_SHD)
-    with _exact_products(query_SHD):
+    autocast = torch.autocast(query_SHD.device.type, enabled=False)  # which would narrow float32 products
+    with autocast, _exact_products(query_SHD):
         for group in _groups(layout, rules.window, wide):
             for key_heads, query_heads in _heads(query_SHD, key_SKD, at_once):
                 key_NTD = _of_heads(key_SKD, group, key_heads).to(wide, memory_format=torch.contiguous_format)
