@@ -159,6 +159,17 @@ def test_products_are_in_what_the_processor_does_faster(
     assert rl.prefix_attention._bfloat16_is_fast.__wrapped__() == fast
 
 
+def test_autocast_does_not_narrow_float32_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rl.prefix_attention, "_bfloat16_is_fast", lambda: False)
+    generator = torch.Generator().manual_seed(4)
+    tensors = [torch.randn(SPANS[-1].stop, 2, 16, generator=generator).bfloat16() for _ in range(3)]
+    layout, rules = make_layout(SPANS, PATHS), Rules(0.25)
+    outside_SHD = tiled_attention(*tensors, layout, rules)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside_SHD = tiled_attention(*tensors, layout, rules)
+    assert torch.equal(inside_SHD, outside_SHD)
+
+
 def tiny_model(family: str, **changes: Any) -> PolicyModel:
     import transformers
 
