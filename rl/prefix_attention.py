@@ -9,9 +9,9 @@ log-sum-exp.
 Where a processor multiplies bfloat16 faster than float32, scores still are float32 in the forward: their factors are
 bfloat16 numbers held in float32, which oneDNN may multiply as bfloat16 without loss, where the processor has such a
 product. In the backward their products are bfloat16: what must not be rounded before it is small (the log-sum-exp of a
-row, grad . o) goes into the product as two columns more, which saves passes over the scores as well. Elsewhere all is
-float32. A soft cap needs the bare scores in the backward too. On a GPU, one that FlexAttention does not serve, it was
-never measured.
+row, grad . o) goes into the product as two columns more, which saves passes over the scores as well. Elsewhere all
+products are float32. A soft cap needs the bare scores in the backward too. On a GPU, one that FlexAttention does not
+serve, it was never measured.
 
 Shapes: S packed tokens, H query heads, K key heads (H = K x Q), D head dimension, E = D + 2; of a group T tokens, of
 which P are its prompt and C its tree; of its branches B rows of the table of paths and R places in one. N heads at a
@@ -110,6 +110,7 @@ class _TiledAttention(torch.autograd.Function):
             doublings_HS = (-halvings_HS).exp2_()
             lse_HS, minus_dot_HS = lse_HS - halvings_HS / LOG2_E, minus_dot_HS * doublings_HS
             grad_SHD = grad_SHD * doublings_HS.T.to(narrow)[..., None]
+        # What the query carries of the factor that makes its products powers of 2: all, where that rounds nothing away.
         in_query = rules.scale * LOG2_E if narrow == wide and rules.softcap is None else 1.0
         at_once = _heads_at_once(key_SKD)
         with _exact_products(query_SHD):
@@ -557,7 +558,7 @@ def _bfloat16_is_fast() -> bool:
     260); without either they are emulated. A rule, not a measurement: the same machine always computes the same.
     """
     has = torch.cpu.get_capabilities()
-    if has["architecture"] != "x86_64":
+    if has.get("architecture") != "x86_64":
         return True  # not measured
     return bool(has["amx_bf16"] or (has["avx512_bf16"] and not has["cpu_name"].startswith("Intel")))
 
