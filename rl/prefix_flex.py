@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rl.prefix_attention import Rules
 from rl.prefix_layout import PrefixLayout, subtree_ends
+from rl.prompt_attention import Rules
 
 _MASKS_KEPT = 8
 _masks: "OrderedDict[tuple[int, int | None], tuple[PrefixLayout, Any]]" = OrderedDict()

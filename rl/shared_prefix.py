@@ -20,9 +20,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rewards.errors import ConfigError
-from rl.prefix_attention import Rules, tiled_attention
+from rl.prefix_attention import tiled_attention
 from rl.prefix_flex import flex_attention_is_there, flexible_attention
 from rl.prefix_layout import PrefixLayout
+from rl.prompt_attention import Rules
 
 ATTENTION_NAME = "offramp_shared_prefix"
 

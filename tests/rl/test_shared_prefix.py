@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-import rl.prefix_attention
+import rl.prompt_attention
 from rewards.errors import ConfigError
 from rl.batching import Batch, make_batch
 from rl.policy import Checkpointing, Policy, PolicyModel, load_policy
-from rl.prefix_attention import Rules, tiled_attention
+from rl.prefix_attention import tiled_attention
 from rl.prefix_flex import flexible_attention
 from rl.prefix_layout import GroupSpan, PrefixLayout, make_layout
+from rl.prompt_attention import Rules
 from rl.recompute import enable_checkpointing
 from rl.rollouts import Group, Rollout
 from rl.shared_prefix import ATTENTION_NAME, attention
@@ -80,8 +81,8 @@ WINDOWS = [None, 1, 4, 9]
 def test_attention_equals_a_dense_mask(
     heads: int, key_heads: int, softcap: float | None, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rl.prefix_attention, "MIN_ROWS", 3)
-    monkeypatch.setattr(rl.prefix_attention, "TILE_ELEMENTS", {"cpu": 60})
+    monkeypatch.setattr(rl.prompt_attention, "MIN_ROWS", 3)
+    monkeypatch.setattr(rl.prompt_attention, "TILE_ELEMENTS", {"cpu": 60})
     generator = torch.Generator().manual_seed(1)
     length = SPANS[-1].stop
     tensors = [
@@ -104,7 +105,7 @@ def test_attention_equals_a_dense_mask(
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_long_rows_cross_the_tiles(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rl.prefix_attention, "_heads_at_once", lambda keys: at_once)
+    monkeypatch.setattr(rl.prompt_attention, "_heads_at_once", lambda keys: at_once)
     generator = torch.Generator().manual_seed(2)
     branches = [list(range(600, 900)), [*range(600, 640), *range(900, 940)], list(range(940, 1453))]
     layout = make_layout([GroupSpan(0, 600, 853, 3)], branches)
@@ -120,16 +121,16 @@ def test_long_rows_cross_the_tiles(at_once: int, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("in_bfloat16", [True, False])
 @pytest.mark.parametrize(
-    ("offset", "softcap", "window"), [(0, None, None), (40, None, None), (400, None, 50), (0, 2.0, None)]
+    ("offset", "softcap", "window"), [(0, None, None), (40, None, None), (400, None, 50), (40, None, 9), (0, 2.0, None)]
 )
 def test_bfloat16_gradients_are_as_exact_as_its_digits(
     offset: float, softcap: float | None, window: int | None, in_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where all scores of a row are large: what takes them away again is not rounded with them."""
-    monkeypatch.setattr(rl.prefix_attention, "_bfloat16_is_fast", lambda: in_bfloat16)
+    monkeypatch.setattr(rl.prompt_attention, "_bfloat16_is_fast", lambda: in_bfloat16)
     generator = torch.Generator().manual_seed(3)
     branches = [list(range(600, 650)), [*range(600, 620), *range(650, 690)], list(range(690, 740)), [740, 741]]
-    layout, rules = make_layout([GroupSpan(0, 600, 142, 4)], branches), Rules(1 / 8, window, softcap)
+    layout, rules = make_layout([GroupSpan(0, 600, 142, 4)], branches), Rules(1 / 8 if window != 9 else 1 / 32, window, softcap)
     tensors = [torch.randn(742, heads, 64, generator=generator).bfloat16() for heads in (4, 2, 2)]
     tensors[0][..., 0], tensors[1][..., 0] = 8.0, offset
     grad_SHD = torch.randn(742, 4, 64, generator=generator).bfloat16()
@@ -156,11 +157,11 @@ def test_products_are_in_what_the_processor_does_faster(
 ) -> None:
     found = {"architecture": "x86_64", "cpu_name": name} | {key: key in has for key in ("avx512_bf16", "amx_bf16")}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
-    assert rl.prefix_attention._bfloat16_is_fast.__wrapped__() == fast
+    assert rl.prompt_attention._bfloat16_is_fast.__wrapped__() == fast
 
 
 def test_autocast_does_not_narrow_float32_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rl.prefix_attention, "_bfloat16_is_fast", lambda: False)
+    monkeypatch.setattr(rl.prompt_attention, "_bfloat16_is_fast", lambda: False)
     generator = torch.Generator().manual_seed(4)
     tensors = [torch.randn(SPANS[-1].stop, 2, 16, generator=generator).bfloat16() for _ in range(3)]
     layout, rules = make_layout(SPANS, PATHS), Rules(0.25)
