@@ -115,8 +115,8 @@ def backward_prompt(
         doublings_HT = (-halvings_HT).exp2_()
         lse_HT, minus_dot_HT = lse_HT - halvings_HT / LOG2_E, minus_dot_HT * doublings_HT
         grad_THD = grad_THD * doublings_HT.T.to(narrow)[..., None]
-    # What the query carries of the factor that makes its products powers of 2: all, where that rounds nothing away.
-    in_query = rules.scale * LOG2_E if narrow == wide and rules.softcap is None else 1.0
+    # What the query carries of the factor that makes its products powers of 2: all, where it has digits left for that.
+    in_query = rules.scale * LOG2_E if narrow != query_THD.dtype and rules.softcap is None else 1.0
     tiles = _tiles(position_T, len(key_PKD), rules.window, narrow if rules.softcap is None else wide)
     query_grad_THD, key_grad_PKD, value_grad_PKD = map(torch.empty_like, (query_THD, key_PKD, value_PKD))
     with _exact_products(query_THD):
@@ -131,7 +131,8 @@ def backward_prompt(
                 _put_pieces(grad_NTE, minus_dot_HT[heads])
                 query_grad_NTD = query_NTE.new_empty(query_NTE[..., :-2].shape)
                 grads = query_grad_NTD, key_total_NDP, value_total_NDP
-                _backward(query_NTE, key_NPE, value_NPE, grad_NTE, lse_HT[heads], grads, tiles, rules)
+                factor = rules.scale * LOG2_E / in_query
+                _backward(query_NTE, key_NPE, value_NPE, grad_NTE, lse_HT[heads], factor, grads, tiles, rules)
                 query_grad_THD[:, heads] = query_grad_NTD.transpose(0, 1)
             key_grad_PKD[:, key_heads] = key_total_NDP.mul_(rules.scale / in_query).permute(2, 0, 1)
             value_grad_PKD[:, key_heads] = value_total_NDP.permute(2, 0, 1)
@@ -166,6 +167,7 @@ def _backward(
     value: Tensor,
     grad: Tensor,
     lse: Tensor,
+    factor: float,
     grads: tuple[Tensor, Tensor, Tensor],
     tiles: list[_Tile],
     rules: Rules,
@@ -174,12 +176,10 @@ def _backward(
     [N, D, M], float32 or wider.
 
     From query [N, L, E] with the log-sum-exp over all keys [N, L] in pieces, key and value [N, M, E] with ones, and the
-    output's gradient [N, L, E] with -grad . o in pieces. Where products are as wide as the log-sum-exp, the query comes
-    with the scale, in powers of 2 (without it under a soft cap).
+    output's gradient [N, L, E] with -grad . o in pieces. `factor` makes a product of query and key a power of 2.
     """
     query_grad, key_grad, value_grad = grads
     memory = _memory(query, key, tiles)
-    factor = 1.0 if query.dtype == lse.dtype else rules.scale * LOG2_E
     if rules.softcap is not None:
         wide_query, wide_key = query[..., :-2].to(lse.dtype), key[..., :-2].to(lse.dtype)
     for tile in tiles:

@@ -130,7 +130,10 @@ def test_bfloat16_gradients_are_as_exact_as_its_digits(
     monkeypatch.setattr(rl.prompt_attention, "_bfloat16_is_fast", lambda: in_bfloat16)
     generator = torch.Generator().manual_seed(3)
     branches = [list(range(600, 650)), [*range(600, 620), *range(650, 690)], list(range(690, 740)), [740, 741]]
-    layout, rules = make_layout([GroupSpan(0, 600, 142, 4)], branches), Rules(1 / 8 if window != 9 else 1 / 32, window, softcap)
+    layout, rules = (
+        make_layout([GroupSpan(0, 600, 142, 4)], branches),
+        Rules(1 / 8 if window != 9 else 1 / 32, window, softcap),
+    )
     tensors = [torch.randn(742, heads, 64, generator=generator).bfloat16() for heads in (4, 2, 2)]
     tensors[0][..., 0], tensors[1][..., 0] = 8.0, offset
     grad_SHD = torch.randn(742, 4, 64, generator=generator).bfloat16()
