@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from launch.faults import ConfigFaults, choice_fault, known_keys, nearest, unknown_key, validation_faults
 from rewards.errors import ConfigError
+from rl import processor
 from rl.compare_config import AdviseConfig, CompareConfig
 from rl.config import EvaluateConfig, PretrainConfig, TrainConfig, config_of_run, with_later_keys
 
@@ -33,6 +34,10 @@ GROUP_KINDS = ("docs.kind", "method.kind", "launch.kind")
 
 # run.name is made from the task, which may be a path.
 OmegaConf.register_new_resolver("stem", lambda path: Path(str(path)).stem, replace=True)
+# The default of model.dtype.
+OmegaConf.register_new_resolver(
+    "fast_dtype", lambda: "bfloat16" if processor.has_bfloat16() else "float32", replace=True
+)
 
 # What `offramp compare` hands on to its jobs.
 ADDED = ("train.", "evaluate.", "recipes.")

@@ -122,7 +122,8 @@ class ModelConfig(Strict):
     path: Text
     """A folder, or a name on the Hugging Face hub."""
     dtype: Literal["bfloat16", "float32"]
-    """Type of the forward pass and of the sampler; master weights and optimizer state are float32."""
+    """Type of the forward pass and of the sampler; master weights and optimizer state are float32. `${fast_dtype:}`, as
+    in configs/model, is bfloat16 where this machine has instructions for it, else float32."""
     attention: Literal["shared_prefix", "plain"]
     """shared_prefix computes the prompt once for its group; plain is the model's own forward."""
     max_positions: Annotated[int, Field(ge=32)]

@@ -25,6 +25,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from rl import processor
+
 TILE_ELEMENTS = {"cpu": 2**20, "cuda": 2**22}
 """Scores of a head worked on at a time: few enough for the cache, enough that a call costs little beside its work."""
 MIN_ROWS, ROW_BLOCK = 32, 64
@@ -385,21 +387,8 @@ def _of_heads(values_LHD: Tensor, heads: slice, dtype: torch.dtype) -> Tensor:
 
 def product_dtype(query: Tensor) -> torch.dtype:
     """In which the tiles' products are computed: the tensors' own, or float32 where that is faster and not wider."""
-    slow = query.dtype == torch.bfloat16 and query.device.type == "cpu" and not _bfloat16_is_fast()
+    slow = query.dtype == torch.bfloat16 and query.device.type == "cpu" and not processor.multiplies_bfloat16_faster()
     return torch.float32 if slow else query.dtype
-
-
-@functools.cache
-def _bfloat16_is_fast() -> bool:
-    """Whether the processor multiplies bfloat16 matrices faster than float32 ones.
-
-    AMD's do from AVX512-BF16 on (200 against 105 GFLOP/s on two cores), Intel's only with AMX (without it 160 against
-    260); without either they are emulated. A rule, not a measurement: the same machine always computes the same.
-    """
-    has = torch.cpu.get_capabilities()
-    if has.get("architecture") != "x86_64":
-        return True  # not measured
-    return bool(has["amx_bf16"] or (has["avx512_bf16"] and not has["cpu_name"].startswith("Intel")))
 
 
 def wide_dtype(tensor: Tensor) -> torch.dtype:

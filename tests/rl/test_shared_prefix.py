@@ -11,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import rl.prompt_attention
 from rewards.errors import ConfigError
+from rl import processor
 from rl.batching import Batch, make_batch
 from rl.policy import Checkpointing, Policy, PolicyModel, load_policy
 from rl.prefix_attention import tiled_attention
@@ -127,7 +128,7 @@ def test_bfloat16_gradients_are_as_exact_as_its_digits(
     offset: float, softcap: float | None, window: int | None, in_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where all scores of a row are large: what takes them away again is not rounded with them."""
-    monkeypatch.setattr(rl.prompt_attention, "_bfloat16_is_fast", lambda: in_bfloat16)
+    monkeypatch.setattr(processor, "multiplies_bfloat16_faster", lambda: in_bfloat16)
     generator = torch.Generator().manual_seed(3)
     branches = [list(range(600, 650)), [*range(600, 620), *range(650, 690)], list(range(690, 740)), [740, 741]]
     layout, rules = (
@@ -146,25 +147,8 @@ def test_bfloat16_gradients_are_as_exact_as_its_digits(
         assert (ours - right).norm() <= (6e-3 if in_bfloat16 else 3e-3) * right.norm()
 
 
-@pytest.mark.parametrize(
-    ("name", "has", "fast"),
-    [
-        ("AMD EPYC", {"avx512_bf16"}, True),
-        ("AMD EPYC", set(), False),
-        ("Intel Xeon", {"avx512_bf16"}, False),
-        ("Intel Xeon", {"avx512_bf16", "amx_bf16"}, True),
-    ],
-)
-def test_products_are_in_what_the_processor_does_faster(
-    name: str, has: set[str], fast: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = {"architecture": "x86_64", "cpu_name": name} | {key: key in has for key in ("avx512_bf16", "amx_bf16")}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
-    assert rl.prompt_attention._bfloat16_is_fast.__wrapped__() == fast
-
-
 def test_autocast_does_not_narrow_float32_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rl.prompt_attention, "_bfloat16_is_fast", lambda: False)
+    monkeypatch.setattr(processor, "multiplies_bfloat16_faster", lambda: False)
     generator = torch.Generator().manual_seed(4)
     tensors = [torch.randn(SPANS[-1].stop, 2, 16, generator=generator).bfloat16() for _ in range(3)]
     layout, rules = make_layout(SPANS, PATHS), Rules(0.25)
