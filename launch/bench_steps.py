@@ -25,6 +25,7 @@ def _run(name: str, args: list[str]) -> dict[str, Any]:
             "docs.path=bench.jsonl",
             f"task={settings['task']}",
             f"model.path={settings['model']}",
+            f"model.dtype={settings['dtype']}",
             f"model.attention={settings['attention']}",
             f"model.gradient_checkpointing={str(settings['checkpointing']).lower()}",
             f"batch.documents_per_step={settings['documents']}",

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from launch.faults import show
 from rewards.errors import ConfigError
+from rl.processor import has_bfloat16
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30
@@ -117,13 +118,8 @@ def torch() -> Check:
     if gpu:
         found = f"{library.__version__} sees no GPU although nvidia-smi is there"
         return Check("torch", "warn", found, "OFFRAMP_LOCK=cuda bash launch/setup.sh, or update the driver")
-    bf16 = "AVX-512 bf16" if _flag("avx512_bf16") else "AVX-512" if _flag("avx512f") else "no AVX-512: training is slow"
-    return Check("torch", "ok", f"{library.__version__} on the CPU, {bf16}")
-
-
-def _flag(name: str) -> bool:
-    file = Path("/proc/cpuinfo")
-    return file.is_file() and f" {name} " in file.read_text(errors="replace").replace("\n", " ")
+    dtype = "with bfloat16" if has_bfloat16() else "without bfloat16: it is slow here, and model.dtype is float32"
+    return Check("torch", "ok", f"{library.__version__} on the CPU, {dtype}")
 
 
 def vllm() -> Check:

@@ -32,6 +32,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "threads": (2, "torch threads"),
     "tokens-per-batch": (1024, "token budget of our micro-batches, which hold a group at least, and of the limit's"),
     "attention": ("shared_prefix", "shared_prefix or plain, of our side"),
+    "dtype": ("bfloat16", "bfloat16 or float32, of every side"),
     "checkpointing": (
         "auto",
         "gradient checkpointing on our side (TRL has it by default): true, products, false, auto",
@@ -151,6 +152,8 @@ def read_settings(name: str, args: Sequence[str], known: Mapping[str, tuple[Any,
     for key, value in settings.items():
         if isinstance(value, int) and value < (0 if key == "seed" else 1):
             raise ConfigError(f"--{key.replace('_', '-')} {value}: must be at least 1")
+    if settings.get("dtype", "float32") not in ("bfloat16", "float32"):
+        raise ConfigError(f"--dtype {settings['dtype']}: must be bfloat16 or float32")
     if "checkpointing" in settings:
         tokens = settings["prompt"] + settings["group"] * settings["completion"]
         auto = tokens > CHECKPOINTED

@@ -1,6 +1,6 @@
 """The peer: TRL's GRPOTrainer with its own defaults, and the few lines that it needs on a CPU.
 
-Its defaults that matter here: bf16 autocast, gradient checkpointing on, 8 completions a micro-batch, no second look at
+Its defaults that matter here: bf16 autocast (but for --dtype float32), gradient checkpointing on, 8 completions a micro-batch, no second look at
 prompts that repeat, log-probabilities of the start of the step by a forward of their own (because vLLM samples), loss
 "dapo", importance weights masked by sequence. Set by us: the group size, the length of completions, and as many
 micro-batches in a step as there are completions.
@@ -37,6 +37,7 @@ def make_trainer(settings: dict[str, Any], prompts: list[str], reward: Any, roll
         gradient_accumulation_steps=completions // size,
         num_generations=settings["group"],
         max_completion_length=settings["completion"],
+        bf16=settings["dtype"] == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         report_to=[],
         save_strategy="no",
@@ -78,9 +79,7 @@ class TrlUpdate(Measured):
 
         torch.manual_seed(settings["seed"])
         noise = torch.randn(len(rows)).tolist()
-        self.trainer = make_trainer(
-            settings, ["a"] * settings["documents"], lambda completions, **_: noise, rollout, bf16=True
-        )
+        self.trainer = make_trainer(settings, ["a"] * settings["documents"], lambda completions, **_: noise, rollout)
         self.trainer.use_vllm, self.trainer._last_loaded_step = (
             True,
             0,
@@ -145,7 +144,7 @@ class TrlStep:
             load_weights(generation.llm, tensors, None)
             self.seconds["load"] = self.seconds.get("load", 0.0) + time.perf_counter() - start
 
-        engine = functools.partial(vllm_generation.LLM, enforce_eager=True)
+        engine = functools.partial(vllm_generation.LLM, enforce_eager=True, dtype=settings["dtype"])
         vllm_generation.LLM = engine
         vllm_generation.VLLMGeneration.sync_weights = sync
         names = list(ids)
@@ -153,7 +152,6 @@ class TrlStep:
             settings,
             [names[i % len(names)] for i in range(64 * settings["documents"])],
             reward,
-            bf16=True,
             use_vllm=True,
             vllm_max_model_length=settings["prompt"] + settings["completion"],
             generation_kwargs={"ignore_eos": True},

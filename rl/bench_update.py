@@ -117,7 +117,9 @@ class Ours(Measured):
         from rl.policy import load_policy
 
         super().__init__(settings)
-        self.policy = load_policy(settings["model"], "bfloat16", settings["attention"], settings["checkpointing"])
+        self.policy = load_policy(
+            settings["model"], settings["dtype"], settings["attention"], settings["checkpointing"]
+        )
         self.groups = random_groups(settings, self.policy.causal_lm.config.vocab_size)
         torch.manual_seed(settings["seed"])
         self.advantages_PG = torch.randn(settings["documents"], settings["group"])
@@ -194,7 +196,7 @@ class Limit(Measured):
             places_T = (
                 torch.arange(len(ids_NL))[:, None] * length + torch.arange(length - 1 - self.scored, length - 1)
             ).flatten()
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.settings["dtype"] == "bfloat16"):
                 hidden = self.model.get_decoder()(input_ids=ids_NL, use_cache=False).last_hidden_state.flatten(0, 1)
                 head = self.model.get_output_embeddings()
                 targets_T = ids_NL.flatten()[places_T + 1]
