@@ -1,9 +1,9 @@
 """The peer: TRL's GRPOTrainer with its own defaults, and the few lines that it needs on a CPU.
 
-Its defaults that matter here: bf16 autocast (but for --dtype float32), gradient checkpointing on, 8 completions a micro-batch, no second look at
-prompts that repeat, log-probabilities of the start of the step by a forward of their own (because vLLM samples), loss
-"dapo", importance weights masked by sequence. Set by us: the group size, the length of completions, and as many
-micro-batches in a step as there are completions.
+Its defaults that matter here: bf16 autocast (but for --dtype float32), gradient checkpointing on, 8 completions a
+micro-batch, no second look at prompts that repeat, log-probabilities of the start of the step by a forward of their own
+(because vLLM samples), loss "dapo", importance weights masked by sequence. Set by us: the group size, the length of
+completions, and as many micro-batches in a step as there are completions.
 """
 
 from __future__ import annotations
