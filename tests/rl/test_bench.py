@@ -100,6 +100,7 @@ def test_a_size_that_does_not_fit_leaves_the_others(monkeypatch: pytest.MonkeyPa
         ("rollout model=configs", "--model configs: no model folder"),
         ("rollout task=votes", "--task votes: synthetic documents are there for receipt, invoice"),
         ("update attention=shared-prefix", "--attention shared-prefix: must be shared_prefix or plain"),
+        ("update dtype=fp16", "--dtype fp16: must be bfloat16 or float32"),
         ("step group=1", "--group 1: must be at least 2"),
     ],
 )

@@ -54,7 +54,7 @@ def test_too_few_steps_are_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not STARTER.is_dir(), reason="no results/starter: run offramp pretrain")
 def test_real_runs() -> None:
-    words = "documents=2 group=4 completion=200 threads=1 --json".split()
+    words = "documents=2 group=4 completion=200 threads=1 dtype=float32 --json".split()
     started = [  # both at once: most of it is the start of four trainings, one thread each
         subprocess.Popen([sys.executable, "-m", "launch.cli", "bench", *more, *words], cwd=ROOT, stdout=subprocess.PIPE)
         for more in (["ahead", "steps=3"], ["learning", "steps=2", "seeds=1"])
