@@ -129,7 +129,8 @@ def test_float32_gradients_are_as_exact_as_those_of_sdpa() -> None:
     grad_SHD = torch.randn(340, 2, 64, generator=generator)
 
     def plain(*given: Tensor) -> Tensor:
-        return scaled_dot_product_attention(*(t.transpose(0, 1) for t in given), is_causal=True).transpose(0, 1)
+        heads_first = (tensor.transpose(0, 1)[None] for tensor in given)  # else it takes no flash kernel
+        return scaled_dot_product_attention(*heads_first, is_causal=True)[0].transpose(0, 1)
 
     def gradients(attend: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
         given = [tensor.to(dtype).requires_grad_() for tensor in tensors]
@@ -137,7 +138,7 @@ def test_float32_gradients_are_as_exact_as_those_of_sdpa() -> None:
 
     found = gradients(lambda *given: tiled_attention(*given, layout, Rules(1 / 8)), torch.float32)
     for ours, other, exact in zip(found, gradients(plain, torch.float32), gradients(plain, torch.float64), strict=True):
-        assert (ours - exact).norm() < 1.5 * (other - exact).norm()
+        assert (ours - exact).norm() < 2 * (other - exact).norm()
 
 
 @pytest.mark.parametrize("in_bfloat16", [True, False])
