@@ -311,11 +311,11 @@ class RewardPool:
         elif not alive or _is_over(worker):
             name = self._running(worker)
             how = signal_name(self._drop(worker, ask=True))
+            died = f"{name}: its worker died ({how})" if name else f"the reward worker died ({how})"
+            if how == "SIGALRM" and time.monotonic() - worker.begun >= self.deadline_s:  # by its own timer, before us
+                died = f"{name or 'scoring'} took longer than {self.deadline_s:g} s"
             if job is not None:
-                results[job] = _error(
-                    f"{name}: its worker died ({how})" if name else f"the reward worker died ({how})",
-                    len(pairs[job][1]),
-                )
+                results[job] = _error(died, len(pairs[job][1]))
 
     def _named(self, score: RubricScore) -> RubricScore:
         if score.error is None or "MemoryError" not in score.error:

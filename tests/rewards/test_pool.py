@@ -254,6 +254,15 @@ def test_any_real_number_is_a_score_and_a_reward_cannot_change_the_attempt() -> 
         assert changed[0].parts == whole[0].parts
 
 
+def test_a_worker_that_ends_itself_before_we_do_took_too_long_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that is too busy for us to look in time."""
+    monkeypatch.setattr(RewardPool, "_overdue", lambda *_: time.sleep(0.05))
+    task = _task(plausible=1.0)
+    with RewardPool(task, 1, deadline_s=0.2) as pool:
+        ((score,),) = pool.score([(_document("hang"), [task.canonical(GOLD)])])
+    assert str(score.error).endswith("misbehave took longer than 0.2 s")
+
+
 def test_a_custom_reward_can_abstain() -> None:
     score = Rubric(_task(grounded=1.0)).score(_document("abstain"), _task().canonical(GOLD))
     assert score.status == "scored"
