@@ -1,6 +1,7 @@
 """Attention of the branches of a group's tree to themselves: all heads at once, gathered into a table of rows.
 
-The other part, what all tokens see of the prompt, is rl/prefix_attention.py's, which merges the two.
+The other part, what all tokens see of the prompt, is rl/prompt_attention.py's, which merges the two in its forward; in
+the backward the gradients of the parts add up (rl/prefix_attention.py).
 
 Shapes: T tokens of a group, C of them in its tree; H query heads, K key heads (H = K x Q), D head dimension; B rows of
 the table of paths, R places in one.
@@ -25,17 +26,13 @@ class Branches:
     path_BR: Tensor
     """Places among the group's tokens."""
     prompt: int
+    """Tokens of the prompt, which lie before the tree's."""
     place_C: Tensor
     """Places among the tree's."""
     choice_C: Tensor
     """Of the flattened rows: one entry for each place."""
     window: int | None
     """None where it hides nothing of a branch."""
-
-    @property
-    def tree_places(self) -> Tensor:
-        """[B x R], among the tree's."""
-        return self.path_BR.flatten() - self.prompt
 
     def mask(self, dtype: torch.dtype) -> Tensor:
         """[R, R], what to add to scores."""
@@ -62,7 +59,7 @@ class Branches:
         rows = table_BHRD.transpose(1, 2).flatten(0, 1).to(totals_CKD.dtype)
         if rows.shape[1] > totals_CKD.shape[1]:
             rows = rows.view(len(rows), totals_CKD.shape[1], -1, rows.shape[2]).sum(2)
-        totals_CKD.index_add_(0, self.tree_places, rows)
+        totals_CKD.index_add_(0, self.path_BR.flatten() - self.prompt, rows)
 
     def _table(self, rows: Tensor) -> Tensor:
         return rows.view(*self.path_BR.shape, *rows.shape[1:]).transpose(1, 2)

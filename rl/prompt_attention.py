@@ -74,8 +74,8 @@ def attend_prompt(
     position_T: Tensor,
     rules: Rules,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Merged with what the tree's tokens saw of the tree: output [T, H, D], and [T, H], float32 or wider, the
-    log-sum-exp of all scores of a row and the highest of those on the prompt."""
+    """Of all tokens on the prompt, merged with `own_...`, what the tree's tokens saw of the tree: output [T, H, D], and
+    [T, H], float32 or wider, the log-sum-exp of all scores of a row and the highest of those on the prompt."""
     prompt, wide, narrow = len(key_PKD), wide_dtype(query_THD), product_dtype(query_THD)
     output_THD = torch.empty_like(query_THD, memory_format=torch.contiguous_format)
     lse_HT, highest_HT = query_THD.new_empty(2, query_THD.shape[1], len(query_THD), dtype=wide)
@@ -386,7 +386,7 @@ def _of_heads(values_LHD: Tensor, heads: slice, dtype: torch.dtype) -> Tensor:
 
 
 def product_dtype(query: Tensor) -> torch.dtype:
-    """In which the tiles' products are computed: the tensors' own, or float32 where that is faster and not wider."""
+    """In which attention multiplies: the tensors' own dtype, or float32 where that is faster than their bfloat16."""
     slow = query.dtype == torch.bfloat16 and query.device.type == "cpu" and not processor.multiplies_bfloat16_faster()
     return torch.float32 if slow else query.dtype
 
