@@ -57,6 +57,13 @@ class Batch:
         """Tokens a plain forward computes, by the tokens of this one."""
         return sum(plain_tokens(group) for group in self.groups) / max(self.num_tokens, 1)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that a forward sees."""
+        return max(
+            (len(g.prompt_ids) + max(len(r.completion_ids) for r in g.rollouts) - 1 for g in self.groups), default=0
+        )
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its tensors on `device`."""
         return Batch(

@@ -110,7 +110,7 @@ def _updates(policy: Any, prompt: int, settings: dict[str, Any]) -> list[dict[st
                 continue
             try:
                 if not turn:
-                    policy.attention, policy._checked = kind, False  # what fell back before is looked at anew
+                    policy.look_again(kind)
                     ran[kind] = policy.choose_attention(batch)
                 measured = _measured(policy, batch, ran[kind])
             except torch.OutOfMemoryError:

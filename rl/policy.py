@@ -3,12 +3,14 @@
 import itertools
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rewards.errors import ConfigError
@@ -28,7 +30,8 @@ Checkpointing = bool | Literal["products"]
 MIN_TOKEN_RATIO = 1.3
 """Below it the shared prefix saves less than its attention costs."""
 MAX_CHECK_GAP = 1e-3
-"""Nats, in float32: shared-prefix and plain log-probabilities further apart than this are different computations."""
+"""Nats, in float32: log-probabilities further apart than this, of a token by the shared prefix, or in the mean by our
+plain forward (where a router may choose another expert), are different computations."""
 MAX_GRADIENT_GAP = 1e-2
 """The same for gradients, as a share of the largest one of a tensor."""
 CHECKED_TENSORS, CHECKED_ELEMENTS = 12, 2**24
@@ -42,6 +45,8 @@ class PolicyModel(nn.Module):
         super().__init__()
         self.causal_lm = causal_lm
         self.dtype = dtype
+        self.longest_packed: int | None = None
+        """Tokens of a sequence up to which the shared prefix is right; None for any. Known after its first forward."""
 
     def forward(
         self, batch: Batch, attention: Attention, temperature: float = 1.0, entropy: bool = False
@@ -53,10 +58,11 @@ class PolicyModel(nn.Module):
         device = batch.input_ids_S.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             if attention == "shared_prefix":
-                with packed_sequence():
+                with packed_sequence() as windows:
                     hidden_SE = self._hidden(
                         batch.input_ids_S[None], position_ids=batch.position_ids_S[None], prefix_layout=batch.layout
                     )
+                self.longest_packed = windows.longest_packed()
                 predictor_T = batch.predictor_T
             else:
                 rows_NL, predictor_T = plain_rows(batch)
@@ -80,7 +86,7 @@ class Policy:
     dtype: Dtype
     attention: Attention
     _told: set[str] = field(default_factory=set)
-    _checked: bool = False
+    _checked: set[Attention] = field(default_factory=set)
 
     @property
     def causal_lm(self) -> PreTrainedModel:
@@ -103,21 +109,45 @@ class Policy:
         return cast(tuple[Tensor, Tensor | None], self.model(batch, self.choose_attention(batch), temperature, entropy))
 
     def choose_attention(self, batch: Batch) -> Attention:
-        """Shared prefix where it is asked for, proves right and pays; plain otherwise, with one log line a reason."""
-        if self.attention == "plain":
-            return "plain"
-        if batch.token_ratio < MIN_TOKEN_RATIO:
-            self._tell(
-                f"plain forward: a batch repeats too little of its prompts (token ratio below {MIN_TOKEN_RATIO})"
-            )
-            return "plain"
-        if not self._checked:
-            self._checked = True
-            fault = shared_prefix_fault(self._unwrapped(), batch)
+        """Shared prefix where it is asked for, proves right and pays; plain otherwise, with one log line a reason.
+
+        Raises ConfigError where the plain forward that is left is not the model's own.
+        """
+        attention = self.attention
+        if attention == "shared_prefix":
+            fault = self._fault(batch)
             if fault is not None:
                 self._tell(f"plain forward: {fault}")
-                self.attention = "plain"
-        return self.attention
+                self.attention = attention = "plain"
+            elif batch.token_ratio < MIN_TOKEN_RATIO:
+                self._tell(
+                    f"plain forward: a batch repeats too little of its prompts (token ratio below {MIN_TOKEN_RATIO})"
+                )
+                attention = "plain"
+        if attention == "plain" and "plain" not in self._checked:
+            self._checked.add("plain")
+            check_plain(self._unwrapped(), batch)
+        return attention
+
+    def look_again(self, attention: Attention) -> None:
+        """Compute so from now on, as if for the first time: what fell back before is checked anew."""
+        self.attention = attention
+        self._checked.clear()
+
+    def _fault(self, batch: Batch) -> str | None:
+        """Why the shared prefix cannot be used from here on, if so; the first batch that it pays for is checked."""
+        model = self._unwrapped()
+        if "shared_prefix" not in self._checked and batch.token_ratio >= MIN_TOKEN_RATIO:
+            self._checked.add("shared_prefix")
+            fault = shared_prefix_fault(model, batch)
+            if fault is not None:
+                return fault
+        if model.longest_packed is not None and batch.longest > model.longest_packed:
+            return (
+                f"a batch has sequences of {batch.longest} tokens, and {type(model.causal_lm).__name__} has attention "
+                f"within {model.longest_packed} tokens in its masks alone"
+            )
+        return None
 
     def freeze(self) -> "Policy":
         """Take the gradients away, as a reference policy has none; returns itself."""
@@ -172,8 +202,9 @@ def load_policy(
     `dtype` "bfloat16" computes under bf16 autocast. Gradient checkpointing computes all layers but the last again in
     the backward, but not their attention in tiles (`products`: nor their matrix products): with long prompts that is
     most of the time, and its outputs are little of the memory.
-    Dropout is turned off: the policy must give the probabilities that it sampled with. With `adapters` only they train,
-    drawn from `seed`. Raises ConfigError where there is no such model, or no such module for the adapters.
+    Dropout and jitter are turned off: the policy must give the probabilities that it sampled with. With `adapters` only
+    they train, drawn from `seed`. Raises ConfigError where there is no such model, where its attention cannot be
+    replaced, and where it has no such module for the adapters.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -181,16 +212,29 @@ def load_policy(
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"model.path: cannot load {str(path)!r} as a causal language model: {reason}") from error
-    for module in causal_lm.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
+    except KeyError as error:  # a model that looks its attention up among its own
+        if ATTENTION_NAME not in error.args:
+            raise
+        raise ConfigError(OWN_ATTENTION.format(str(path))) from error
+    if not causal_lm._can_set_attn_implementation():
+        raise ConfigError(OWN_ATTENTION.format(str(path)))
+    turn_noise_off(causal_lm)
     lora.adapt(causal_lm, adapters, seed)
     causal_lm.train()
     if gradient_checkpointing:
         enable_checkpointing(causal_lm, keep_products=gradient_checkpointing == "products")
     return Policy(PolicyModel(causal_lm, dtype), tokenizer, dtype, attention)
+
+
+OWN_ATTENTION = "model.path: {!r} takes no attention but its own; train another model"
+
+
+def turn_noise_off(model: nn.Module) -> None:
+    """Every rate of dropout and of a router's jitter becomes 0, of layers and of what models have in their own code."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("drop" in name or "jitter" in name or isinstance(module, _DropoutNd)):
+                setattr(module, name, 0.0)
 
 
 def plain_rows(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -217,27 +261,20 @@ def shared_prefix_fault(model: PolicyModel, batch: Batch) -> str | None:
 
     In float32, on a small part of `batch`. Raises torch.OutOfMemoryError: that says nothing about the shared prefix.
     """
-    groups = sorted(batch.groups, key=lambda group: group.num_tokens)[:2]
-    small = make_batch(
-        [Group(group.document_id, group.prompt_ids, group.rollouts[:3]) for group in groups],
-        torch.zeros(len(groups), 3),
-    ).to(batch.input_ids_S.device)
+    small = _small_part(batch)
     small_enough = (p for p in model.parameters() if p.requires_grad and p.numel() <= CHECKED_ELEMENTS)
     trained = list(itertools.islice(small_enough, CHECKED_TENSORS))
-    dtype, model.dtype = model.dtype, "float32"
     try:
-        with torch.set_grad_enabled(bool(trained)):
+        with _in_float32(model), torch.set_grad_enabled(bool(trained)):
             ours_T, _ = model(small, "shared_prefix")
             ours = _gradients(ours_T.sum(), trained)
             plain_T, plain = _by_rows(model.causal_lm, small, trained)
     except torch.OutOfMemoryError:
         raise
-    except NotImplementedError as error:
+    except (NotImplementedError, *FOREIGN) as error:
         return f"the shared prefix does not support this model ({error})"
     except RuntimeError as error:  # FlexAttention's compiler, on a GPU that it does not know
         return f"the shared prefix does not run here ({str(error).splitlines()[0]})"
-    finally:
-        model.dtype = dtype
     gap = (ours_T.detach() - plain_T).abs().max().item()
     if not gap <= MAX_CHECK_GAP:
         return f"shared-prefix log-probabilities differ from the plain ones by up to {gap:.2g} nats"
@@ -246,6 +283,48 @@ def shared_prefix_fault(model: PolicyModel, batch: Batch) -> str | None:
         if not gap <= MAX_GRADIENT_GAP * largest + 1e-6:
             return f"shared-prefix gradients differ from the plain ones by up to {gap:.2g} (these reach {largest:.2g})"
     return None
+
+
+@torch.no_grad()
+def check_plain(model: PolicyModel, batch: Batch) -> None:
+    """Raises ConfigError where our plain forward is not the model's own, which may do more to its logits than we know.
+
+    In float32, on a small part of `batch`, as `shared_prefix_fault`.
+    """
+    name, small = type(model.causal_lm).__name__, _small_part(batch)
+    try:
+        with _in_float32(model):
+            ours_T, _ = model(small, "plain")
+    except FOREIGN as error:
+        raise ConfigError(f"model.path: cannot train {name} ({error}); train another model") from error
+    gap = (ours_T - _by_rows(model.causal_lm, small, [])[0]).abs().mean().item() if ours_T.numel() else 0.0
+    if not gap <= MAX_CHECK_GAP:
+        raise ConfigError(
+            f"model.path: {name} makes other log-probabilities of its hidden states than softmax(head), by {gap:.2g} "
+            "nats in the mean; train another model"
+        )
+
+
+FOREIGN = (AttributeError, TypeError)
+"""What a decoder raises that is not called as others of transformers: it knows no position, layout or hidden states."""
+
+
+def _small_part(batch: Batch) -> Batch:
+    """Three completions of the two smallest groups."""
+    groups = sorted(batch.groups, key=lambda group: group.num_tokens)[:2]
+    return make_batch(
+        [Group(group.document_id, group.prompt_ids, group.rollouts[:3]) for group in groups],
+        torch.zeros(len(groups), 3),
+    ).to(batch.input_ids_S.device)
+
+
+@contextmanager
+def _in_float32(model: PolicyModel) -> Iterator[None]:
+    dtype, model.dtype = model.dtype, "float32"
+    try:
+        yield
+    finally:
+        model.dtype = dtype
 
 
 def _gradients(loss: Tensor, trained: list[nn.Parameter]) -> list[Tensor]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -27,7 +28,23 @@ from rl.prompt_attention import Rules
 
 ATTENTION_NAME = "offramp_shared_prefix"
 
-_packed: ContextVar[bool] = ContextVar("packed", default=False)
+
+@dataclass(slots=True)
+class Windows:
+    """How far a packed forward's tokens should see, by the masks that the model asked for, and what attention was told.
+
+    The masks are not made, so that a window which stands in them alone hides nothing.
+    """
+
+    masked: set[int] = field(default_factory=set)
+    told: set[int] = field(default_factory=set)
+
+    def longest_packed(self) -> int | None:
+        """Tokens of a sequence up to which no such window hides anything; None without one."""
+        return min(self.masked - self.told, default=None)
+
+
+_packed: ContextVar[Windows | None] = ContextVar("packed", default=None)
 
 
 class UnsupportedAttention(NotImplementedError):
@@ -35,11 +52,12 @@ class UnsupportedAttention(NotImplementedError):
 
 
 @contextmanager
-def packed_sequence() -> Iterator[None]:
+def packed_sequence() -> Iterator[Windows]:
     """Within it the model makes no mask: the layout says who sees whom."""
-    token = _packed.set(True)
+    windows = Windows()
+    token = _packed.set(windows)
     try:
-        yield
+        yield windows
     finally:
         _packed.reset(token)
 
@@ -76,6 +94,9 @@ def attention(
     if value.shape[-1] != query.shape[-1]:
         raise UnsupportedAttention(f"{type(module).__name__} has values of another size than its queries")
     window = kwargs.get("sliding_window") or None
+    windows = _packed.get()
+    if windows is not None and window is not None:
+        windows.told.add(window)
     if window is not None and window > int(prefix_layout.position_S.max()):
         window = None  # no sequence here is longer than it
     rules = Rules(
@@ -105,7 +126,12 @@ def _capped_attention(
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    return None if _packed.get() else sdpa_mask(*args, **kwargs)
+    windows = _packed.get()
+    if windows is None:
+        return cast(Tensor | None, sdpa_mask(*args, **kwargs))
+    if kwargs.get("local_size") is not None:
+        windows.masked.add(kwargs["local_size"])
+    return None
 
 
 # At import, because transformers looks the name up when a model is built.

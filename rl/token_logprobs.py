@@ -139,8 +139,11 @@ def _any_head_logprobs(
 
 
 def _logit_scale(config: Any) -> float:
-    """Cohere multiplies its logits, Granite divides them."""
-    return float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    """Cohere and Falcon H1 multiply their logits, Granite divides them."""
+    times, also, by = (
+        float(getattr(config, name, None) or 1.0) for name in ("logit_scale", "lm_head_multiplier", "logits_scaling")
+    )
+    return times * also / by
 
 
 def _chunks(hidden_UE: Tensor, vocabulary: int) -> list[slice]:

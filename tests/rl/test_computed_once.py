@@ -70,6 +70,7 @@ def test_a_forward_that_does_not_run_is_packed_again(
     assert max(groups for groups, _ in forwards) > 1
     forwards.clear()
     monkeypatch.setattr(policy_module, "shared_prefix_fault", lambda model, batch: "it does not run")
+    monkeypatch.setattr(policy_module, "check_plain", lambda model, batch: None)
     train(make_config(tiny_model_dir, tmp_path / "plain", **settings))
     assert {groups for groups, _ in forwards} == {1}
 

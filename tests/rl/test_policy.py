@@ -163,3 +163,52 @@ def test_a_missing_model_is_one_line_with_the_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^model\.path: cannot load '.*nothing'") as caught:
         load_policy(tmp_path / "nothing", "float32", "plain")
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("GPTJ", {"n_embd": 32, "n_layer": 1, "n_head": 2, "rotary_dim": 4}),
+        ("Bloom", {"hidden_size": 32, "n_layer": 1, "n_head": 2}),
+    ],
+)
+def test_a_model_whose_attention_cannot_be_replaced_is_refused(
+    family: str, settings: dict[str, int], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """GPT-J fails as it is made, Bloom would add our mask to its scores."""
+    save(family, settings, tiny_model_dir, tmp_path)
+    with pytest.raises(ConfigError, match=r"^model\.path: '.*' takes no attention but its own"):
+        load_policy(tmp_path, "float32", "plain")
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("OPT", {"hidden_size": 32, "ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.3, "layerdrop": 0.5}),
+        ("Starcoder2", {"residual_dropout": 0.3, "embedding_dropout": 0.3, "attention_dropout": 0.3}),
+        ("Phimoe", {"num_local_experts": 2, "router_jitter_noise": 0.3, "input_jitter_noise": 0.3}),
+    ],
+)
+def test_nothing_is_drawn_in_a_forward(
+    family: str, settings: dict[str, float], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """Also where a model drops in its own code and not in a layer of its own."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    save(family, sizes | {"num_hidden_layers": 3} | settings, tiny_model_dir, tmp_path)
+    policy = load_policy(tmp_path, "float32", "shared_prefix")
+    rollouts = tuple(Rollout("a", ids, (-1.0,) * 3, "", "stop", 0, 0) for ids in ((20, 21, 2), (30, 31, 2)))
+    batch = make_batch([Group("a", tuple(range(3, 30)), rollouts)], torch.zeros(1, 2))
+    assert policy.causal_lm.training and torch.equal(policy.logprobs(batch), policy.logprobs(batch))
+    assert policy.attention == "shared_prefix"
+
+
+def save(family: str, settings: dict[str, Any], tokenizer_of: Path, folder: Path) -> None:
+    """A model of random weights, and a tokenizer."""
+    import transformers
+
+    config = getattr(transformers, f"{family}Config")(
+        **{"vocab_size": 320, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2} | settings
+    )
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(tokenizer_of).save_pretrained(folder)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+import rl.branch_attention
 import rl.prompt_attention
 from rewards.errors import ConfigError
 from rl import processor
@@ -20,7 +21,7 @@ from rl.prefix_layout import GroupSpan, PrefixLayout, make_layout
 from rl.prompt_attention import Rules
 from rl.recompute import enable_checkpointing
 from rl.rollouts import Group, Rollout
-from rl.shared_prefix import ATTENTION_NAME, attention
+from rl.shared_prefix import ATTENTION_NAME, UnsupportedAttention, attention
 
 # Four groups: three branches that part at different depths, one branch, no completion at all, a prompt of one token.
 SPANS = [GroupSpan(0, 7, 9, 3), GroupSpan(16, 4, 6, 1), GroupSpan(26, 5, 0, 0), GroupSpan(31, 1, 4, 2)]
@@ -83,7 +84,8 @@ def test_attention_equals_a_dense_mask(
     heads: int, key_heads: int, softcap: float | None, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rl.prompt_attention, "MIN_ROWS", 3)
-    monkeypatch.setattr(rl.prompt_attention, "TILE_ELEMENTS", {"cpu": 60})
+    for module in (rl.prompt_attention, rl.branch_attention):
+        monkeypatch.setattr(module, "TILE_ELEMENTS", {"cpu": 60})
     generator = torch.Generator().manual_seed(1)
     length = SPANS[-1].stop
     tensors = [
@@ -245,6 +247,7 @@ def test_models_give_the_plain_forward_s_values_and_gradients(
     if checkpointing:
         enable_checkpointing(model.causal_lm, checkpointing == "products")
     ours_T, our_gradients = gradients(model, batch, "shared_prefix", temperature=0.8)
+    assert model.longest_packed is None
     # And the model's own full forward, one completion at a time, nothing packed and nothing padded.
     model.causal_lm.set_attn_implementation("eager")
     with torch.no_grad():
@@ -358,11 +361,38 @@ def test_an_unsupported_model_falls_back_with_one_line(
     policy = Policy(tiny_model("Qwen3"), None, "float32", "shared_prefix")  # type: ignore[arg-type]
     policy.model.eval()
     batch = make_batch(random_groups(), torch.zeros(3, 4))
-    policy.causal_lm.model.layers[1].self_attn.attention_dropout = 0.1
-    policy.causal_lm.model.layers[1].self_attn.training = True
+    monkeypatch.setattr("rl.shared_prefix.tiled_attention", unsupported)
     for _ in range(2):
         assert policy.choose_attention(batch) == "plain"
-    assert len(caplog.records) == 1 and "Qwen3Attention uses dropout" in caplog.text and "plain forward" in caplog.text
+    assert len(caplog.records) == 1 and "cannot do that" in caplog.text and "plain forward" in caplog.text
+
+
+def unsupported(*_: object) -> None:
+    raise UnsupportedAttention("cannot do that")
+
+
+@pytest.mark.parametrize("name", ["s_aux", "dropout", "position_bias"])
+def test_what_the_shared_prefix_does_not_do_is_said(name: str) -> None:
+    query, key, value = (torch.randn(1, 2, SPANS[-1].stop, 8) for _ in range(3))
+    with pytest.raises(UnsupportedAttention, match=f"Module uses {name}"):
+        attention(torch.nn.Module(), query, key, value, None, make_layout(SPANS, PATHS), scaling=0.5, **{name: 0.1})
+
+
+def test_a_window_that_stands_in_the_masks_alone_ends_the_shared_prefix_where_it_hides_something(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Phi 3.5 MoE does not tell attention of its window; sequences within it are right, and one beyond it is not."""
+    experts: dict[str, Any] = {"sliding_window": 50, "num_local_experts": 2, "router_jitter_noise": 0.0}
+    policy = Policy(tiny_model("Phimoe", **experts), None, "float32", "shared_prefix")  # type: ignore[arg-type]
+    policy.model.eval()
+    groups = random_groups()
+    within = make_batch([groups[0], groups[2]], torch.zeros(2, 4))
+    assert within.longest == 44 and policy.choose_attention(within) == "shared_prefix" and not caplog.records
+    beyond = make_batch(groups, torch.zeros(3, 4))
+    ours_T, plain_T = (policy.model(beyond, attention)[0] for attention in ("shared_prefix", "plain"))
+    assert (ours_T - plain_T).abs().max() > 1e-2
+    assert beyond.longest == 52 and policy.choose_attention(beyond) == "plain" == policy.attention
+    assert "sequences of 52 tokens" in caplog.text and "within 50 tokens in its masks alone" in caplog.text
 
 
 def test_a_wrong_attention_is_caught_and_a_low_ratio_steps_aside(
@@ -406,6 +436,29 @@ def test_a_full_memory_says_nothing_about_the_shared_prefix(monkeypatch: pytest.
     with pytest.raises(torch.OutOfMemoryError):
         policy.choose_attention(make_batch(random_groups(), torch.zeros(3, 4)))
     assert policy.attention == "shared_prefix"
+
+
+@pytest.mark.parametrize("asked", ["shared_prefix", "plain"])
+def test_a_model_with_logits_of_its_own_is_refused(asked: Any) -> None:
+    policy = Policy(tiny_model("Qwen3"), None, "float32", asked)  # type: ignore[arg-type]
+    batch = make_batch(random_groups(), torch.zeros(3, 4))
+    forward = policy.causal_lm.forward
+
+    def halved(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        output.logits = output.logits * 0.5
+        return output
+
+    policy.causal_lm.forward = halved  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match=r"^model\.path: Qwen3ForCausalLM makes other log-probabilities"):
+        policy.choose_attention(batch)
+
+
+def test_a_decoder_without_hidden_states_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    policy = Policy(tiny_model("Qwen3"), None, "float32", "shared_prefix")  # type: ignore[arg-type]
+    policy.causal_lm.get_decoder = lambda: policy.causal_lm  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(ConfigError, match=r"^model\.path: cannot train Qwen3ForCausalLM \(.*last_hidden_state"):
+        policy.choose_attention(make_batch(random_groups(), torch.zeros(3, 4)))
 
 
 def test_attention_sinks_have_no_plain_forward() -> None:
