@@ -45,7 +45,10 @@ COMMANDS = {
     "grade": ("launch.grade:run", "the rubric as judge: what it accepts, doubts and why; with gold, how right it is"),
     "label": ("launch.label:label", "a teacher's answers as traces: label teacher=openai docs.path=FILE out=FILE"),
     "pretrain": ("launch.commands:pretrain", "make the starter policy from synthetic documents"),
-    "bench": ("launch.bench:bench", "measure a part: rollout, rewards, hostile, pool"),
+    "bench": (
+        "launch.bench:bench",
+        "speed beside TRL and the limit, memory, shares of a step, rewards: bench --help lists the parts",
+    ),
     "study": ("launch.study:study", "what the project publishes, made again: honesty, monitor"),
     "doctor": ("launch.doctor:doctor", "check this machine and this installation"),
 }

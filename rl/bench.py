@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +120,10 @@ def main(args: Sequence[str], run: str | None = None) -> dict[str, Any]:
     before = machine(settings["threads"])
     if run is not None:
         settings["run"] = run
-    try:
+    with _files_as_config_errors(name):
+        if keep:
+            RESULTS.mkdir(parents=True, exist_ok=True)
         result = measure(dict(settings))
-    except OSError as error:
-        raise ConfigError(f"bench {name}: {str(error).splitlines()[0]}") from error
     settings.pop("run", None)
     root = STARTER.parents[1]
     if "model" in settings and Path(settings["model"]).is_relative_to(root):
@@ -132,10 +133,18 @@ def main(args: Sequence[str], run: str | None = None) -> dict[str, Any]:
         print(line)
     print(f"load average before: {before['load_average']}")
     if keep:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{keep}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        with _files_as_config_errors(name):
+            (RESULTS / f"{keep}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
         print(f"kept in results/bench/{keep}.json")
     return whole
+
+
+@contextmanager
+def _files_as_config_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"bench {name}: {str(error).splitlines()[0]}") from error
 
 
 def read_settings(name: str, args: Sequence[str], known: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:

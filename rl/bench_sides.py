@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from rewards.errors import InfraError, OfframpError
+from rl.processor import cpu_info
 
 SIDES = {
     "ours": "rl.bench_update:Ours",
@@ -32,6 +33,10 @@ SIDES = {
     "shared_prefix": "rl.bench_training:Training",
     "plain": "rl.bench_training:Training",
 }
+
+
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+"""What says most about how fast a processor multiplies matrices, of which dtype."""
 
 
 class Worker:
@@ -134,16 +139,9 @@ def machine(threads: int) -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    model = ""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
     return {
-        "cpu": model,
+        "cpu": cpu_info().get("model name", ""),
+        "instructions": [name for name in INSTRUCTIONS if name in cpu_info().get("flags", "").split()],
         "cores": os.cpu_count(),
         "gpu": gpu_name(),
         "threads": threads,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import random
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ STARTER = Path(__file__).resolve().parents[1] / "results" / "starter"
 def update(settings: dict[str, Any]) -> dict[str, Any]:
     """{"trl_over_ours", "ours_over_limit", "memory_ours_over_trl", seconds and bytes by side}: medians over rounds.
 
-    Memory is the peak above what stood before the update. CPU seconds are what a busy machine disturbs least.
+    `ran` is the attention that our side came to, which may have stepped aside. Memory is the peak above what stood
+    before the update, `resident_bytes` all of a side's process. CPU seconds are what a busy machine disturbs least.
     """
     names = ("ours", "limit", "trl")
     workers = [Worker(name, settings) for name in names]
@@ -32,11 +34,11 @@ def update(settings: dict[str, Any]) -> dict[str, Any]:
     speed, limit = ratios(found, "trl", "ours"), ratios(found, "ours", "limit")
     memory = ratios(found, "ours", "trl", "peak_bytes")
     return {
-        "trl_over_ours": _median(speed),
-        "ours_over_limit": _median(limit),
-        "memory_ours_over_trl": _median(memory),
-        "trl_over_ours_cpu": _median(ratios(found, "trl", "ours", "cpu_seconds")),
-        "ours_over_limit_cpu": _median(ratios(found, "ours", "limit", "cpu_seconds")),
+        "trl_over_ours": statistics.median(speed),
+        "ours_over_limit": statistics.median(limit),
+        "memory_ours_over_trl": statistics.median(memory),
+        "trl_over_ours_cpu": statistics.median(ratios(found, "trl", "ours", "cpu_seconds")),
+        "ours_over_limit_cpu": statistics.median(ratios(found, "ours", "limit", "cpu_seconds")),
         "trl_over_ours_by_round": speed,
         "ours_over_limit_by_round": limit,
         "seconds": {name: median(found[name]) for name in names},
@@ -44,6 +46,7 @@ def update(settings: dict[str, Any]) -> dict[str, Any]:
         "peak_bytes": {name: median(found[name], "peak_bytes") for name in names},
         "resident_bytes": {name: median(found[name], "resident_bytes") for name in names},
         "tokens": median(found["ours"], "tokens"),
+        "ran": found["ours"][-1]["ran"],
     }
 
 
@@ -54,8 +57,9 @@ def memory(settings: dict[str, Any]) -> dict[str, Any]:
         with Worker(name, settings) as worker:
             found[name] = in_turns([worker], settings["rounds"])[name]
     return {
-        "memory_ours_over_trl": _median(ratios(found, "ours", "trl", "peak_bytes")),
-        "resident_ours_over_trl": _median(ratios(found, "ours", "trl", "resident_bytes")),
+        "ran": found["ours"][-1]["ran"],
+        "memory_ours_over_trl": statistics.median(ratios(found, "ours", "trl", "peak_bytes")),
+        "resident_ours_over_trl": statistics.median(ratios(found, "ours", "trl", "resident_bytes")),
         "peak_bytes": {name: median(numbers, "peak_bytes") for name, numbers in found.items()},
         "resident_bytes": {name: median(numbers, "resident_bytes") for name, numbers in found.items()},
     }
@@ -94,7 +98,7 @@ class Measured:
         """Does it once; returns the tokens that were computed."""
         raise NotImplementedError
 
-    def run(self) -> dict[str, float]:
+    def run(self) -> dict[str, Any]:
         gc.collect()
         before = reset_peak_memory()
         wall, cpu = time.perf_counter(), time.process_time()
@@ -123,6 +127,7 @@ class Ours(Measured):
         self.groups = random_groups(settings, self.policy.causal_lm.config.vocab_size)
         torch.manual_seed(settings["seed"])
         self.advantages_PG = torch.randn(settings["documents"], settings["group"])
+        self.ran: set[str] = set()
 
     def work(self) -> float:
         import torch
@@ -133,17 +138,27 @@ class Ours(Measured):
 
         config = MethodConfig.model_validate(METHOD)
         tokens = 0.0
+        self.ran.clear()
         denominators = totals(self.groups)
         made = batches(
             self.groups, self.advantages_PG, self.settings["tokens_per_batch"], attention=self.policy.attention
         )
         for batch in made:
+            attention = self.policy.choose_attention(batch)
+            self.ran.add(attention)
             logprobs_T, _ = self.policy.logprobs_and_entropy(batch)
             loss, _ = METHODS["dapo"].loss(logprobs_T, batch, denominators, config)
             torch.autograd.backward(loss)
-            tokens += batch.num_tokens
+            tokens += batch.num_tokens * (batch.token_ratio if attention == "plain" else 1)
         self.policy.model.zero_grad(set_to_none=True)
         return tokens
+
+    def run(self) -> dict[str, Any]:
+        from rl.prompt_attention import forget_memory
+
+        forget_memory()  # of the tiles, which the turn before left: it is the update's
+        found = super().run()
+        return found | {"ran": " and ".join(sorted(self.ran))}
 
 
 METHOD: dict[str, Any] = {
@@ -160,7 +175,7 @@ METHOD: dict[str, Any] = {
 
 
 class Limit(Measured):
-    """A plain forward and backward of as many tokens as ours computes, in sequences of prompt + completion.
+    """A plain forward and backward of as many tokens as are distinct, in sequences of prompt + completion.
 
     The model's own SDPA; the head scores as many tokens as ours does. A whole number of sequences, its time scaled to
     the number of tokens.
@@ -205,12 +220,6 @@ class Limit(Measured):
         self.model.zero_grad(set_to_none=True)
         return float(self.ids_NL.numel())
 
-    def run(self) -> dict[str, float]:
+    def run(self) -> dict[str, Any]:
         found = super().run()
         return found | {key: found[key] * self.scale for key in ("seconds", "cpu_seconds", "tokens")}
-
-
-def _median(values: list[float]) -> float:
-    import statistics
-
-    return statistics.median(values)

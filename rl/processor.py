@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,7 +21,7 @@ def has_bfloat16() -> bool:
     capability = _gpu_capability()
     if capability is not None:
         return capability >= 8
-    flags = _cpu_info().get("flags")
+    flags = cpu_info().get("flags")
     return flags is None or bool({"amx_bf16", "avx512_bf16"} & set(flags.split()))  # others: not measured
 
 
@@ -31,7 +32,7 @@ def multiplies_bfloat16_faster() -> bool:
     AMD's do from AVX512-BF16 on (200 against 105 GFLOP/s on two cores), Intel's only with AMX (without it 160 against
     260).
     """
-    info = _cpu_info()
+    info = cpu_info()
     if "flags" not in info:
         return True  # not measured
     flags = info["flags"].split()
@@ -39,8 +40,8 @@ def multiplies_bfloat16_faster() -> bool:
 
 
 def _gpu_capability() -> float | None:
-    """Compute capability of the first GPU; None without one. 8.0 is Ampere."""
-    if shutil.which("nvidia-smi") is None:
+    """Compute capability of the first GPU; None without one, or where all are hidden. 8.0 is Ampere."""
+    if shutil.which("nvidia-smi") is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # none for us
         return None
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
@@ -49,7 +50,7 @@ def _gpu_capability() -> float | None:
         return None
 
 
-def _cpu_info() -> dict[str, str]:
+def cpu_info() -> dict[str, str]:
     """Of the first core, as Linux has it: {"vendor_id": "AuthenticAMD", "flags": "fpu vme ..."}; {} elsewhere."""
     try:
         first, _, _ = CPU_INFO.read_text(encoding="utf-8").partition("\n\n")

@@ -284,6 +284,11 @@ class _Memory:
 _kept = threading.local()
 
 
+def forget_memory() -> None:
+    """Give the memory of this thread's tiles back, which otherwise stays for the next ones."""
+    vars(_kept).clear()
+
+
 def _memory(narrow: Tensor, key: Tensor, tiles: list[_Tile]) -> _Memory:
     """Memory for the tiles; on the CPU that of the tiles before, where it is large enough."""
     device = narrow.device

@@ -13,7 +13,7 @@ import torch
 from rewards.errors import ConfigError, InfraError, OfframpError
 from rl import bench, bench_gpu, bench_sides
 from rl.bench_step import shares
-from rl.bench_update import random_groups
+from rl.bench_update import Ours, random_groups
 
 
 def test_settings_come_as_flags_or_as_keys() -> None:
@@ -120,6 +120,24 @@ def test_update_beside_trl(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
         assert result[key] > 0
     kept: dict[str, Any] = json.loads((tmp_path / "bench" / "tiny.json").read_text())
     assert kept["machine"]["versions"]["torch"] and kept["settings"]["group"] == 4
+    assert kept["ran"] == "shared_prefix"
+
+
+def test_a_side_that_steps_aside_says_so(tiny_model_dir: Path) -> None:
+    words = [f"model={tiny_model_dir}", "prompt=4", "completion=30", "group=2", "documents=1", "threads=1"]
+    settings = bench.read_settings("update", words, bench.SETTINGS) | {"threads": torch.get_num_threads()}
+    found = Ours(settings).run()
+    assert found["ran"] == "plain" and found["tokens"] == 2 * 33
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "file" / "bench")
+    monkeypatch.setattr(bench_gpu, "gpu", lambda settings: pytest.fail("measured"))
+    with pytest.raises(ConfigError, match=r"bench gpu: .*Not a directory"):
+        bench.main(["gpu", "device=cpu", "shapes=tiny", "keep=x"])
 
 
 def test_a_mistake_of_a_side_reaches_the_user(tiny_model_dir: Path) -> None:

@@ -16,11 +16,12 @@ from tests.rl.fakes import TorchSampler, ToyPool, make_config, scored, share_of_
 
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
-    """(groups of the batch, with gradients?) of every forward; the check at first use is left out."""
+    """(groups of the batch, with gradients?) of every forward; the checks at first use are left out."""
     monkeypatch.setattr(rl.run, "Sampler", TorchSampler)
     monkeypatch.setattr(rl.run, "RewardPool", ToyPool)
     monkeypatch.setattr(ToyPool, "reward", staticmethod(share_of_digits))
-    monkeypatch.setattr(policy_module, "shared_prefix_fault", lambda model, batch: None)
+    for check in ("shared_prefix_fault", "check_plain"):
+        monkeypatch.setattr(policy_module, check, lambda model, batch: None)
     seen: list[tuple[int, bool]] = []
     forward = PolicyModel.forward
 
@@ -70,7 +71,6 @@ def test_a_forward_that_does_not_run_is_packed_again(
     assert max(groups for groups, _ in forwards) > 1
     forwards.clear()
     monkeypatch.setattr(policy_module, "shared_prefix_fault", lambda model, batch: "it does not run")
-    monkeypatch.setattr(policy_module, "check_plain", lambda model, batch: None)
     train(make_config(tiny_model_dir, tmp_path / "plain", **settings))
     assert {groups for groups, _ in forwards} == {1}
 

@@ -48,6 +48,7 @@ def test_an_unknown_one_is_taken_for_a_fast_one(
 
 @pytest.mark.parametrize(("answer", "native"), [("9.0\n9.0\n", True), ("8.0\n", True), ("7.5\n", False)])
 def test_a_gpu_is_known_by_its_capability(answer: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(processor.shutil, "which", lambda name: name)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=answer))
     assert processor.has_bfloat16.__wrapped__() == native
@@ -56,6 +57,16 @@ def test_a_gpu_is_known_by_its_capability(answer: str, native: bool, monkeypatch
 def test_a_driver_without_a_gpu_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor.shutil, "which", lambda name: name)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="No devices were found\n"))
+    (tmp_path / "cpuinfo").write_text("vendor_id : AuthenticAMD\nflags : fpu avx2\n")
+    monkeypatch.setattr(processor, "CPU_INFO", tmp_path / "cpuinfo")
+    assert not processor.has_bfloat16.__wrapped__()
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_a_hidden_gpu_is_not_asked(hidden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor.shutil, "which", lambda name: name)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="9.0\n"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     (tmp_path / "cpuinfo").write_text("vendor_id : AuthenticAMD\nflags : fpu avx2\n")
     monkeypatch.setattr(processor, "CPU_INFO", tmp_path / "cpuinfo")
     assert not processor.has_bfloat16.__wrapped__()
