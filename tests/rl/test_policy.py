@@ -37,6 +37,20 @@ def test_token_logprobs_on_hand_numbers() -> None:
     assert cold_T.exp().tolist() == pytest.approx([0.9, 0.1, 0.5, 0.9]) and nothing is None
 
 
+@pytest.mark.parametrize(
+    ("config", "scale"),
+    [({"logit_scale": 0.5}, 0.5), ({"lm_head_multiplier": 0.25}, 0.25), ({"logits_scaling": 4}, 0.25)],
+)
+def test_what_a_model_multiplies_its_logits_by(config: dict[str, float], scale: float) -> None:
+    head = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(2))
+    hidden_ME = torch.tensor([[math.log(3.0) / scale, 0.0]])
+    settings = type("Config", (), config)()
+    logprobs_T, _ = token_logprobs(hidden_ME, torch.tensor([0, 0]), torch.tensor([0, 1]), head, settings)
+    assert logprobs_T.exp().tolist() == pytest.approx([0.75, 0.25])
+
+
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("softcap", [None, 2.0])
