@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from envs.synthetic import FAMILIES
 from rewards.errors import ConfigError
@@ -139,6 +139,13 @@ def main(args: Sequence[str], run: str | None = None) -> dict[str, Any]:
     return whole
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, where argparse prints its usage too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog.removeprefix('offramp ')}: {message}; --help lists the settings")
+
+
 @contextmanager
 def _files_as_config_errors(name: str) -> Iterator[None]:
     try:
@@ -148,8 +155,8 @@ def _files_as_config_errors(name: str) -> Iterator[None]:
 
 
 def read_settings(name: str, args: Sequence[str], known: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
-    """Settings by name, "_" for "-"; raises ConfigError (through argparse: usage) for what it does not know."""
-    parser = argparse.ArgumentParser(prog=f"offramp bench {name}", allow_abbrev=False)
+    """Settings by name, "_" for "-"; raises ConfigError for what it does not know or cannot read."""
+    parser = _Parser(prog=f"offramp bench {name}", allow_abbrev=False)
     for key, (default, about) in known.items():
         parser.add_argument(f"--{key}", type=type(default), default=default, help=f"{about} ({default})")
     parser.add_argument("--keep", metavar="NAME", default="", help="write the result to results/bench/NAME.json")

@@ -22,8 +22,13 @@ def test_settings_come_as_flags_or_as_keys() -> None:
     assert flags == keys and flags["prompt"] == 2000 and flags["tokens_per_batch"] == 9 and flags["group"] == 8
     with pytest.raises(ConfigError, match="--group 0: must be at least 1"):
         bench.read_settings("update", ["--group", "0"], bench.SETTINGS)
-    with pytest.raises(SystemExit):
-        bench.read_settings("update", ["--promt", "1"], bench.SETTINGS)
+    for words, says in (
+        (["--promt", "1"], "unrecognized arguments: --promt 1"),
+        (["--prompt"], "argument --prompt: expected one argument"),
+        (["prompt=long"], "argument --prompt: invalid int value: 'long'"),
+    ):
+        with pytest.raises(ConfigError, match=f"bench update: {says}; --help lists the settings"):
+            bench.read_settings("update", words, bench.SETTINGS)
 
 
 def test_large_groups_are_checkpointed() -> None:
