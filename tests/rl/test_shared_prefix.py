@@ -454,10 +454,20 @@ def test_a_model_with_logits_of_its_own_is_refused(asked: Any) -> None:
         policy.choose_attention(batch)
 
 
-def test_a_decoder_without_hidden_states_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_decoder_without_hidden_states_is_refused() -> None:
     policy = Policy(tiny_model("Qwen3"), None, "float32", "shared_prefix")  # type: ignore[arg-type]
     policy.causal_lm.get_decoder = lambda: policy.causal_lm  # type: ignore[method-assign, assignment, return-value]
-    with pytest.raises(ConfigError, match=r"^model\.path: cannot train Qwen3ForCausalLM \(.*last_hidden_state"):
+    with pytest.raises(ConfigError, match=r"^model\.path: the decoder of Qwen3ForCausalLM gives no hidden states"):
+        policy.choose_attention(make_batch(random_groups(), torch.zeros(3, 4)))
+
+
+def test_a_mistake_of_ours_is_no_reason_to_step_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken(*_: object) -> None:
+        raise TypeError("ours")
+
+    monkeypatch.setattr("rl.shared_prefix.tiled_attention", mistaken)
+    policy = Policy(tiny_model("Qwen3"), None, "float32", "shared_prefix")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="ours"):
         policy.choose_attention(make_batch(random_groups(), torch.zeros(3, 4)))
 
 
